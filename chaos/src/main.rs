@@ -1,0 +1,3 @@
+//! Drills: the runner, the ledger client and the independent audit.
+
+fn main() {}
