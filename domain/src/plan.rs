@@ -92,6 +92,10 @@ pub struct ModelRef {
 pub struct RoleOfRegion {
     pub name: RegionName,
     pub role: RegionRole,
+    /// A small number that the region keeps while it is in the plan, whatever regions come and go beside it. Mirrors keep
+    /// their positions in the partition of that number.
+    #[serde(default)]
+    pub ordinal: u8,
 }
 
 /// What the register holds.
@@ -274,7 +278,7 @@ mod tests {
             epoch: Epoch::FIRST,
             revision: Revision(1),
             active_region: region.clone(),
-            roles: vec![RoleOfRegion { name: region.clone(), role: RegionRole::Active }],
+            roles: vec![RoleOfRegion { name: region.clone(), role: RegionRole::Active, ordinal: 0 }],
             step: Step::Steady,
             features: FeaturePrimaries { region, generation: 1, slots: SlotMap::even(2).unwrap(), exposed: BTreeMap::new(), seeded_shards: BTreeSet::new() },
             dns_answer: vec![],

@@ -25,7 +25,7 @@ use self::secrets::Shared;
 #[command(
     after_help = "Example:\n  kubectl fraud init --regions us-east,eu-west,ap-south --out ./credentials\n  kubectl --context us-east apply -f credentials/us-east/secrets.yaml\n\nKeep credentials/ca.key offline; it is not needed by any cluster."
 )]
-pub struct InitArguments {
+pub(crate) struct InitArguments {
     /// All regions of the pipeline, separated by commas
     #[arg(long, value_delimiter = ',', required = true)]
     regions: Vec<RegionName>,
@@ -46,7 +46,7 @@ pub struct InitArguments {
     days: u16,
 }
 
-pub fn run(arguments: &InitArguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &InitArguments) -> anyhow::Result<()> {
     let regions: BTreeSet<_> = arguments.regions.iter().collect();
     ensure!(regions.len() == arguments.regions.len(), "--regions names a region twice: each region is given once");
     ensure!(arguments.regions.len() <= 7, "--regions: a pipeline has at most 7 regions");

@@ -23,7 +23,7 @@ const NOT_READY_EVERYWHERE: u8 = 3;
 #[command(
     after_help = "Examples:\n  kubectl fraud status payments -n fraud\n  kubectl fraud status payments -n fraud --contexts us-east,eu-west,ap-south --output json"
 )]
-pub struct StatusArguments {
+pub(crate) struct StatusArguments {
     /// The pipeline's name
     pipeline: String,
     /// The pipeline's namespace [default: the context's, else "default"]
@@ -68,7 +68,7 @@ impl View {
     }
 }
 
-pub async fn run(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
     let clusters = clusters::select(arguments.kubeconfig.as_deref(), &arguments.contexts, arguments.timeout).await?;
     ensure!(!clusters.is_empty(), "the kubeconfig has no contexts: name one with --kubeconfig, or set KUBECONFIG");
     let views = join_all(clusters.into_iter().map(|cluster| ask(cluster, arguments))).await;

@@ -1,7 +1,5 @@
 //! Status as a page of text.
 
-use std::fmt::Write;
-
 use crds::FraudPipelineStatus;
 
 use super::View;
@@ -53,7 +51,7 @@ fn condition(status: &FraudPipelineStatus, type_: &str) -> String {
 
 /// Why a region is not as it should be, one line each.
 fn explain(view: &View, out: &mut String) {
-    let mut line = |text: &str| drop(writeln!(out, "{}: {text}", view.context));
+    let mut line = |text: &str| out.push_str(&format!("{}: {text}\n", view.context));
     if let Some(problem) = &view.problem {
         line(problem);
     }

@@ -1,0 +1,77 @@
+//! Looks. Whatever cannot be learnt is unknown, with the reason; looking at a pipeline never fails as a whole.
+
+mod inputs;
+mod pods;
+mod shards;
+mod topics;
+
+use std::{sync::Arc, time::Instant};
+
+use crds::EffectiveRegionSpec;
+use domain::{Known, Plan, PlanView, RegionName, RegionRole};
+use kube::Client;
+use operator_planner::Observation;
+
+use crate::{
+    build::PLAN_KEY,
+    cache::Cache,
+    kinds::{Kind, Owner},
+    metrics::Metrics,
+};
+
+pub use inputs::{InputError, operator_password};
+pub use topics::{TopicError, Topics};
+
+/// Looks at everything that a pipeline has in this region.
+pub struct Observer {
+    client: Client,
+    cache: Cache,
+    region: RegionName,
+    topics: Arc<Topics>,
+    metrics: Metrics,
+    started: Instant,
+}
+
+impl Observer {
+    pub fn new(client: Client, cache: Cache, region: RegionName, topics: Arc<Topics>, metrics: Metrics) -> Self {
+        Self { client, cache, region, topics, metrics, started: Instant::now() }
+    }
+
+    /// What exists of all that a manifest refers to.
+    ///
+    /// # Errors
+    /// When the API server does not answer: then nothing is decided about the manifest.
+    pub async fn inputs(&self, namespace: &str, references: &crate::validate::References<'_>) -> Result<crate::validate::Inputs, InputError> {
+        inputs::look(&self.client, namespace, references).await
+    }
+
+    /// What the committed plan has become so far. `effective` is the spec that the plan pins.
+    pub async fn pipeline(&self, owner: &Owner, plan: &Plan, effective: &EffectiveRegionSpec) -> Observation {
+        if plan.role_of(&self.region).is_none_or(|role| role == RegionRole::Witness) {
+            return Observation::nothing("this region runs nothing");
+        }
+        let password = inputs::operator_password(&self.client, owner).await;
+        let ((shards, copies), topics) =
+            tokio::join!(shards::look(self, plan, password), self.topics.look(&owner.namespace, &effective.spec, &effective.region, self.now_ms()));
+        self.metrics.shards(&owner.namespace, &owner.name, &shards::role_names(&shards));
+        Observation { view: self.view(owner), topics, shards, copies, components: pods::look(self, owner, plan, effective) }
+    }
+
+    fn view(&self, owner: &Owner) -> Known<Option<PlanView>> {
+        let Some(object) = self.cache.get(Kind::ConfigMap, &owner.namespace, &format!("{}-plan", owner.name)) else {
+            return self.fresh(None);
+        };
+        let text = object.data.pointer(&format!("/data/{PLAN_KEY}")).and_then(serde_json::Value::as_str).unwrap_or_default();
+        // What cannot be read cannot be followed by pods either: it is written anew.
+        self.fresh(serde_yaml::from_str(text).ok())
+    }
+
+    fn fresh<T>(&self, value: T) -> Known<T> {
+        Known::Fresh { value, seen_at_ms: self.now_ms() }
+    }
+
+    /// On this process's own clock.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

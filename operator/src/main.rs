@@ -1,0 +1,3 @@
+//! The FraudPipeline operator.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Pulls another region's topics into this region's Kafka.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The feature builder: folds the event logs into the feature store.
+
+fn main() {}

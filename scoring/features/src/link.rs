@@ -1,0 +1,232 @@
+//! One connection to one Redis process, kept up in the background.
+//!
+//! A caller never waits for a connection: while there is none, commands fail at once and the decision goes on without.
+//! Reconnecting backs off with jitter, so that a shard that returns is not met by all pods in the same millisecond. A
+//! connection that stays silent while it is asked (half open, as after the loss of a node) is given up.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use domain::HostPort;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
+    aio::MultiplexedConnection,
+};
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
+
+use crate::{FeatureMetrics, RedisConfig, metrics::Cause};
+
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// Ends its background task when dropped.
+pub(crate) struct Link {
+    shared: Arc<Shared>,
+    keeper: JoinHandle<()>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    broken: Notify,
+    silence_max: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<MultiplexedConnection>,
+    /// Rises with each connection, so that a late error of an old one does not break the new one.
+    generation: u64,
+    /// Since when commands have timed out without any answer in between.
+    silent_since: Option<Instant>,
+}
+
+impl Link {
+    /// Starts connecting. Must be called on a tokio runtime.
+    pub(crate) fn start(shard: u16, address: HostPort, config: &RedisConfig, metrics: &FeatureMetrics) -> Self {
+        let shared = Arc::new(Shared { state: Mutex::default(), broken: Notify::new(), silence_max: config.silence_max });
+        let keeper = Keeper { shard, address, config: config.clone(), metrics: metrics.clone(), shared: shared.clone() };
+        Self { shared, keeper: tokio::spawn(keeper.run()) }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.shared.lock().connection.is_some()
+    }
+
+    /// Sends a pipeline and gives one answer a command, or one for all in a transaction, unless the connection is gone or
+    /// the deadline passes first.
+    pub(crate) async fn send(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Vec<Result<Value, RedisError>>, Failure> {
+        let (mut connection, generation) = {
+            let state = self.shared.lock();
+            (state.connection.clone().ok_or(Failure::Disconnected)?, state.generation)
+        };
+        let started = Instant::now();
+        match tokio::time::timeout_at(deadline, pipeline.query_async(&mut connection)).await {
+            Ok(Ok(answers)) => {
+                self.shared.lock().silent_since = None;
+                Ok(answers)
+            }
+            Ok(Err(error)) => {
+                if error.is_unrecoverable_error() || error.is_io_error() {
+                    self.shared.give_up(generation);
+                }
+                Err(Failure::Answer(error))
+            }
+            Err(_) => {
+                self.shared.note_silence(generation, started);
+                Err(Failure::TimedOut)
+            }
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// Why a pipeline has no answers.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("there is no connection to the shard")]
+    Disconnected,
+    #[error("the shard did not answer in time")]
+    TimedOut,
+    #[error("the shard answered: {0}")]
+    Answer(RedisError),
+}
+
+impl Failure {
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            Self::Disconnected => Cause::Disconnected,
+            Self::TimedOut => Cause::TimedOut,
+            Self::Answer(error) => Cause::of(error),
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, connection: MultiplexedConnection) {
+        let mut state = self.lock();
+        *state = State { connection: Some(connection), generation: state.generation.wrapping_add(1), silent_since: None };
+    }
+
+    fn give_up(&self, generation: u64) {
+        let mut state = self.lock();
+        if state.generation == generation && state.connection.take().is_some() {
+            self.broken.notify_one();
+        }
+    }
+
+    fn note_silence(&self, generation: u64, asked_at: Instant) {
+        let since = *self.lock().silent_since.get_or_insert(asked_at);
+        if since.elapsed() >= self.silence_max {
+            self.give_up(generation);
+        }
+    }
+}
+
+/// The background task of a link.
+struct Keeper {
+    shard: u16,
+    address: HostPort,
+    config: RedisConfig,
+    metrics: FeatureMetrics,
+    shared: Arc<Shared>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let mut attempt = 0_u32;
+        loop {
+            match self.connect().await {
+                Ok(connection) => {
+                    tracing::info!(shard = self.shard, address = %self.address, "connected to feature-store shard");
+                    attempt = 0;
+                    self.shared.set(connection);
+                    self.shared.broken.notified().await;
+                    self.metrics.connection_failure(self.shard, "broken");
+                    tracing::warn!(shard = self.shard, address = %self.address, "connection to feature-store shard broke, reconnecting");
+                }
+                Err(why) => {
+                    self.metrics.connection_failure(self.shard, why.label());
+                    // Once a series: the metric counts, the log tells that it began and why.
+                    if attempt == 0 {
+                        tracing::warn!(shard = self.shard, address = %self.address, %why, "cannot connect to feature-store shard, retrying");
+                    }
+                    attempt = attempt.saturating_add(1);
+                }
+            }
+            tokio::time::sleep(backoff(attempt)).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, ConnectError> {
+        let mut login = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+        if let Some(user) = &self.config.user {
+            login = login.set_username(user);
+        }
+        if let Some(path) = &self.config.password_file {
+            let password = tokio::fs::read_to_string(path).await.map_err(ConnectError::PasswordFile)?;
+            login = login.set_password(password.trim_end_matches(['\r', '\n']));
+        }
+        let address = ConnectionAddr::Tcp(self.address.host.clone(), self.address.port);
+        let info = address.into_connection_info()?.set_redis_settings(login);
+        // Deadlines are each caller's own: a response time-out of the client would be a second, hidden one.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(self.config.connect_timeout)).set_response_timeout(None);
+        // The time-out of the client covers TCP; a process that accepts and stays silent would hold up the greeting.
+        let connecting = Client::open(info)?;
+        let connecting = connecting.get_multiplexed_async_connection_with_config(&config);
+        tokio::time::timeout(self.config.connect_timeout, connecting)
+            .await
+            .map_err(|_| ConnectError::TimedOut)?
+            .map_err(ConnectError::Refused)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("features.redis.password_file cannot be read: {0}. Check that the Secret is mounted")]
+    PasswordFile(std::io::Error),
+    #[error("no answer in time")]
+    TimedOut,
+    #[error("{0}")]
+    Refused(#[from] RedisError),
+}
+
+impl ConnectError {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::PasswordFile(_) => "password_file",
+            Self::TimedOut => "timed_out",
+            Self::Refused(error) if error.kind() == redis::ErrorKind::AuthenticationFailed => "authentication",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+/// Doubles from attempt to attempt up to a bound; between half and all of it, at random.
+fn backoff(attempt: u32) -> Duration {
+    let whole = BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(attempt.min(16))).min(BACKOFF_MAX);
+    whole.mul_f64(rand::random_range(0.5..1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_up_to_a_bound_and_differ() {
+        assert!(backoff(0) <= BACKOFF_MIN && backoff(0) >= BACKOFF_MIN / 2);
+        assert!((0..40).all(|attempt| backoff(attempt) <= BACKOFF_MAX));
+        assert!(backoff(30) >= BACKOFF_MAX / 2);
+        assert!((0..20).map(|_| backoff(5)).collect::<std::collections::BTreeSet<_>>().len() > 1);
+    }
+}

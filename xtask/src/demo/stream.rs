@@ -1,0 +1,143 @@
+//! The payment stream of a demo: starts `fraud-payments`, follows what it says each second, and ends it in order. Runs one child process.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::regions::Region;
+use crate::place::Place;
+
+/// The example's node port for gRPC.
+const GRPC_PORT: u16 = 30443;
+/// Not the seed of the training data: other customers, merchants and thieves.
+const SEED: &str = "20261122";
+/// Requests that were sent are still waited for; then the summary is written.
+const END_MAX: Duration = Duration::from_secs(30);
+
+/// One line of what the stream prints each second.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub(super) struct Progress {
+    pub(super) t_s: f64,
+    pub(super) decisions: u64,
+    pub(super) decisions_per_s: f64,
+    pub(super) errors: u64,
+    pub(super) unanswered: u64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+}
+
+/// What the stream writes when it ends, as far as the demo's summary takes it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Ended {
+    pub(super) decisions: u64,
+    pub(super) decisions_per_s: f64,
+    pub(super) errors: u64,
+    pub(super) unanswered: u64,
+    pub(super) latency_ms: EndedLatency,
+    pub(super) full_share: Option<f64>,
+    pub(super) quality: Option<EndedQuality>,
+    pub(super) seconds_to_first_decision: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub(super) struct EndedLatency {
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub(super) struct EndedQuality {
+    pub(super) recall: Option<f64>,
+    pub(super) false_positive_rate: Option<f64>,
+    pub(super) amount_only_recall: Option<f64>,
+}
+
+/// Where the stream leaves its files.
+#[derive(Debug, Clone)]
+pub(super) struct Files {
+    pub(super) summary: PathBuf,
+    pub(super) ledger: PathBuf,
+}
+
+pub(super) struct Stream {
+    child: Child,
+    latest: Arc<Mutex<Progress>>,
+    pub(super) started: Instant,
+    files: Files,
+}
+
+impl Stream {
+    /// Files of an earlier stream go first, so that what is there afterwards is of this one.
+    pub(super) fn start(place: &Place, target: &Region, rate: u32, lasting: Duration, files: Files) -> Result<Self> {
+        for file in [&files.summary, &files.ledger] {
+            if file.exists() {
+                std::fs::remove_file(file).with_context(|| format!("cannot replace {}", file.display()))?;
+            }
+        }
+        let mut command = place.unprivileged(place.binary("fraud-payments"));
+        command
+            .args(["stream", "--progress-json", "--seed", SEED])
+            .args(["--target", &format!("http://{}:{GRPC_PORT}", target.node_address)])
+            .args(["--rate", &rate.to_string(), "--for", &format!("{}s", lasting.as_secs())])
+            .arg("--ledger")
+            .arg(&files.ledger)
+            .arg("--out")
+            .arg(&files.summary);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start fraud-payments")?;
+        let latest = Arc::new(Mutex::new(Progress::default()));
+        if let Some(stdout) = child.stdout.take() {
+            let latest = Arc::clone(&latest);
+            std::thread::spawn(move || {
+                for progress in BufReader::new(stdout).lines().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok()) {
+                    *latest.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+                }
+            });
+        }
+        Ok(Self { child, latest, started: Instant::now(), files })
+    }
+
+    pub(super) fn latest(&self) -> Progress {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().context("cannot wait for fraud-payments")?.is_some())
+    }
+
+    /// Ends the stream if it still runs, and reads what it measured.
+    pub(super) fn end(mut self) -> Result<Ended> {
+        if !self.has_ended()? {
+            self.ask_to_end();
+        }
+        let deadline = Instant::now() + END_MAX;
+        while !self.has_ended()? {
+            if Instant::now() >= deadline {
+                bail!("fraud-payments does not end within {} s of being asked to", END_MAX.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let path = &self.files.summary;
+        let bytes = std::fs::read(path).with_context(|| format!("fraud-payments left no {}; its message is above", path.display()))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("{} is not what fraud-payments should write", path.display()))
+    }
+
+    fn ask_to_end(&self) {
+        // A failure means that it has just ended by itself, which is what was asked for.
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).stderr(Stdio::null()).status();
+    }
+}
+
+/// No stream outlives the demo, however that ends.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
