@@ -23,10 +23,6 @@ pub const FEATURES_FRESH: &str = "FeaturesFresh";
 pub const MODELS_IN_SYNC: &str = "ModelsInSync";
 /// Another region could take over now.
 pub const FAILOVER_READY: &str = "FailoverReady";
-/// A request (RegionFailover, PipelineAction, ChaosDrill) has come to its end, whichever.
-pub const COMPLETE: &str = "Complete";
-/// A RegionPlan knows a committed plan.
-pub const COMMITTED: &str = "Committed";
 
 /// The condition types of a FraudPipeline, in the order in which they are shown.
 pub const OF_A_PIPELINE: [&str; 11] = [
@@ -43,10 +39,9 @@ pub const OF_A_PIPELINE: [&str; 11] = [
     FAILOVER_READY,
 ];
 
-/// Reasons, in CamelCase as the API conventions want them.
+/// Reasons why a manifest is not accepted, in CamelCase as the API conventions want them. Those of the other conditions
+/// are the planner's.
 pub mod reasons {
-    /// Accepted: nothing is wrong with the spec.
-    pub const VALID: &str = "Valid";
     /// Accepted: the spec uses fields that this version does not act on.
     pub const NOT_IMPLEMENTED: &str = "NotImplemented";
     /// Accepted: the spec does not have the region of this cluster.
@@ -57,22 +52,4 @@ pub mod reasons {
     pub const CONFLICTS_WITH_PIPELINE: &str = "ConflictsWithPipeline";
     /// Accepted: a Secret or ConfigMap that the spec refers to does not exist or cannot be used.
     pub const INPUT_MISSING: &str = "InputMissing";
-    /// Ready: every owned object does its work.
-    pub const PERFORMS_ROLE: &str = "PerformsRole";
-    /// Ready: pods are not available yet.
-    pub const PODS_NOT_AVAILABLE: &str = "PodsNotAvailable";
-    /// Ready: shards of the feature store do not have the role that the plan gives them.
-    pub const SHARDS_NOT_IN_ROLE: &str = "ShardsNotInRole";
-    /// Ready: Kafka cannot be reached or lacks topics.
-    pub const KAFKA_NOT_READY: &str = "KafkaNotReady";
-    /// Reconciling: what the spec says is what runs.
-    pub const UP_TO_DATE: &str = "UpToDate";
-    /// Reconciling: owned objects are being changed.
-    pub const APPLYING: &str = "Applying";
-    /// Stalled: nothing waits for a human.
-    pub const PROGRESSING: &str = "Progressing";
-    /// Any: not measured, which is never taken for good.
-    pub const NOT_MEASURED: &str = "NotMeasured";
-    /// Any: there is only one region, so that there is nothing to compare or to copy.
-    pub const SINGLE_REGION: &str = "SingleRegion";
 }

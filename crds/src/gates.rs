@@ -59,6 +59,7 @@ pub const PIPELINE_GATES: &[Gate] = &[
     gate("features.staleness.stop", ComesWith::Issue4),
     gate("features.replication", ComesWith::Issue4),
     gate("features.backup", ComesWith::Issue4),
+    gate("regions[].model.secretRef", ComesWith::Issue5),
     gate("scoring.budgets.graph", ComesWith::Issue5),
     gate("scoring.fallback.cumulativePerEntity", ComesWith::Issue5),
     gate("scoring.breakers", ComesWith::Issue5),

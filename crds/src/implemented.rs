@@ -28,7 +28,6 @@ pub const IMPLEMENTED: &[(&str, ActedOn)] = &[
     ("regions[].features.expose.hostTemplate", Read("operator/runtime: address that a standby's shards replicate from")),
     ("regions[].kafka.bootstrapServers", Mirrored("ConfigMaps of decision, builder and mirrors")),
     ("regions[].model.endpoint", Mirrored("ConfigMaps of decision and inference")),
-    ("regions[].model.secretRef.name", Mirrored("volumes of {pipeline}-decision and {pipeline}-inference")),
     ("regions[].cidrs", Mirrored("NetworkPolicies")),
     ("regions[].overrides.scoring.decision.replicas.min", Mirrored("HorizontalPodAutoscaler {pipeline}-decision")),
     ("regions[].overrides.scoring.decision.replicas.max", Mirrored("HorizontalPodAutoscaler {pipeline}-decision")),
@@ -136,5 +135,5 @@ pub const IMPLEMENTED: &[(&str, ActedOn)] = &[
     ("currency.base", Mirrored("ConfigMap {pipeline}-decision")),
     ("currency.ratesRef.name", Mirrored("volume of StatefulSet {pipeline}-decision")),
     ("graph.type", Read("nothing to do: None is the only value")),
-    ("drills.policy", Read("sandbox drill: refuses to start where it is Forbidden")),
+    ("drills.policy", Read("sandbox drill: refuses to start unless it is Allowed")),
 ];

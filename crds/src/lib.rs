@@ -15,8 +15,9 @@ mod gates;
 mod implemented;
 mod leaves;
 pub mod names;
-// KubeSchema copies each struct into a private one to derive from, and the copies keep `pub`.
-#[allow(unreachable_pub)]
+// KubeSchema copies each struct into a private one to derive from, and the copies keep `pub`; and printer columns of one
+// type are not duplicates.
+#[allow(unreachable_pub, clippy::duplicated_attributes)]
 pub mod v1alpha1;
 
 pub use definitions::{Kind, definitions};

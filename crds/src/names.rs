@@ -1,7 +1,5 @@
 //! Names that the operator, the CLI and the chart share.
 
-/// API group of all kinds.
-pub const GROUP: &str = "fraudpipeline.dev";
 /// `apiVersion` of all kinds.
 pub const API_VERSION: &str = "fraudpipeline.dev/v1alpha1";
 

@@ -2,6 +2,7 @@
 //!
 //! `cargo test -p crds --features api-server --test api_server`, with FRAUDPIPELINE_KUBEBOX set to the binary that
 //! `cargo xtask tools kubebox` builds.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

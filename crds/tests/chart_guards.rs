@@ -1,6 +1,7 @@
 //! The chart on a real API server: what its guards refuse, and what its roles allow.
 //!
 //! `cargo test -p crds --features api-server,helm --test chart_guards`.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

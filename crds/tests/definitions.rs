@@ -1,4 +1,5 @@
 //! The definitions in `crds/yaml`, and their copies in the chart, are those of the types. `BLESS=1` writes them.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     fs,

@@ -1,11 +1,14 @@
 //! What the operator asks of a spec: its canonical form, what holds in a region, what is not implemented.
+#![allow(clippy::unwrap_used)]
 
 use crds::{ComesWith, FraudPipeline, FraudPipelineSpec, not_implemented_in_use};
+use sha2::{Digest, Sha256};
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/payments.yaml");
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models");
 
 fn example() -> FraudPipelineSpec {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/payments.yaml")).unwrap();
-    let manifest = text.split("\n---\n").find(|part| part.contains("kind: FraudPipeline")).unwrap();
-    serde_yaml::from_str::<FraudPipeline>(manifest).unwrap().spec
+    serde_yaml::from_str::<FraudPipeline>(&std::fs::read_to_string(EXAMPLE).unwrap()).unwrap().spec
 }
 
 /// The example with one value, at a JSON pointer, replaced.
@@ -100,4 +103,23 @@ fn what_is_not_implemented_is_found_with_its_path_and_its_issue() {
 #[test]
 fn setting_a_gated_field_to_its_default_is_not_using_it() {
     assert_eq!(not_implemented_in_use(&with("/failover/cooldown", "10m".into())).unwrap(), []);
+}
+
+#[test]
+fn the_example_has_the_digests_of_the_models_that_are_checked_in() {
+    let digest = |file: &str| hex::encode(Sha256::digest(std::fs::read(format!("{MODELS}/{file}")).unwrap()));
+    let line = |file: &str, digest: &str| format!("sha256: \"{digest}\" # of models/{file}");
+    let model = example().model;
+    for (file, written) in [("full.onnx", model.sha256), ("light.onnx", model.light.unwrap().sha256)] {
+        let is = digest(file);
+        if std::env::var_os("BLESS").is_some() {
+            let text = std::fs::read_to_string(EXAMPLE).unwrap();
+            // In one step: the other tests read the file at the same time.
+            let new = format!("{EXAMPLE}.new");
+            std::fs::write(&new, text.replace(&line(file, written.as_str()), &line(file, &is))).unwrap();
+            std::fs::rename(&new, EXAMPLE).unwrap();
+        } else {
+            assert_eq!(written.as_str(), is, "examples/payments.yaml, models/{file}: BLESS=1 cargo test -p crds --test spec writes it");
+        }
+    }
 }

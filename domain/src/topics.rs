@@ -56,3 +56,8 @@ pub fn mirror_positions(prefix: &str) -> String {
 pub fn mirror_runs(prefix: &str) -> String {
     format!("{prefix}.mirror.runs")
 }
+
+/// Where records go that no reader can understand, with their bytes as they were.
+pub fn dead_letters(prefix: &str) -> String {
+    format!("{prefix}.events.dead-letter")
+}

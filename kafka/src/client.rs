@@ -15,7 +15,9 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use rdkafka::{ClientContext, Statistics, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError};
+use rdkafka::{
+    ClientContext, Statistics, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError, types::RDKafkaErrorCode as Code,
+};
 
 /// Which client of this process a figure belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -164,12 +166,21 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if matches!(error.rdkafka_error_code(), Some(rdkafka::error::RDKafkaErrorCode::Fatal)) {
+        if matches!(error.rdkafka_error_code(), Some(Code::Fatal)) {
             self.shared.fatal.store(true, Ordering::Relaxed);
+        }
+        let client = self.label.client.as_str();
+        match error.rdkafka_error_code() {
+            // Asked for by whoever wants to know where a partition ends.
+            Some(Code::PartitionEOF) => return,
+            // The client's own log has told it already, and tells it less often.
+            Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::OperationTimedOut) => {
+                tracing::debug!(client, %error, reason, "Kafka client reported an error");
+            }
+            _ => tracing::warn!(client, %error, reason, "Kafka client reported an error"),
         }
         self.metrics.errors.get_or_create(&self.label).inc();
         self.set_last_error(Some(format!("{error}: {reason}")));
-        tracing::warn!(client = self.label.client, %error, reason, "Kafka client reported an error");
     }
 }
 

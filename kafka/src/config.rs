@@ -94,11 +94,11 @@ impl ClientTuning {
 /// Why no client can be made from a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("kafka.bootstrap_servers is empty: name at least one broker as host:port")]
+    #[error("bootstrap_servers is empty: name at least one broker as host:port")]
     NoServers,
-    #[error("kafka.bootstrap_servers has {0:?}: write host:port with a port from 1 to 65535")]
+    #[error("bootstrap_servers has {0:?}: write host:port with a port from 1 to 65535")]
     BadServer(String),
-    #[error("kafka.tls has only one of cert_file and key_file: give both, or neither")]
+    #[error("tls has only one of cert_file and key_file: give both, or neither")]
     HalfCertificate,
     #[error("{field}: {} cannot be read: {source}", .path.display())]
     Unreadable { field: &'static str, path: PathBuf, source: std::io::Error },
@@ -178,9 +178,9 @@ impl TlsConfig {
             return Err(ConfigError::HalfCertificate);
         }
         let files = [
-            ("kafka.tls.ca_file", "ssl.ca.location", &self.ca_file),
-            ("kafka.tls.cert_file", "ssl.certificate.location", &self.cert_file),
-            ("kafka.tls.key_file", "ssl.key.location", &self.key_file),
+            ("tls.ca_file", "ssl.ca.location", &self.ca_file),
+            ("tls.cert_file", "ssl.certificate.location", &self.cert_file),
+            ("tls.key_file", "ssl.key.location", &self.key_file),
         ];
         for (field, property, file) in files {
             if let Some(path) = file {
@@ -202,8 +202,8 @@ impl SaslConfig {
         };
         config
             .set("sasl.mechanism", mechanism)
-            .set("sasl.username", read_text("kafka.sasl.username_file", &self.username_file)?)
-            .set("sasl.password", read_text("kafka.sasl.password_file", &self.password_file)?);
+            .set("sasl.username", read_text("sasl.username_file", &self.username_file)?)
+            .set("sasl.password", read_text("sasl.password_file", &self.password_file)?);
         Ok(())
     }
 }
@@ -267,9 +267,9 @@ mod tests {
         );
         let config = parse(&text).unwrap();
         let error = config.client_config("test").unwrap_err().to_string();
-        assert!(error.contains("kafka.sasl.password_file") && error.contains("cannot be read"), "{error}");
+        assert!(error.contains("sasl.password_file") && error.contains("cannot be read"), "{error}");
         fs::write(&password, "").unwrap();
-        assert!(matches!(config.client_config("test"), Err(ConfigError::Empty { field: "kafka.sasl.password_file", .. })));
+        assert!(matches!(config.client_config("test"), Err(ConfigError::Empty { field: "sasl.password_file", .. })));
         fs::write(&password, "correct horse\n").unwrap();
         let client = config.client_config("test").unwrap();
         assert_eq!(client.get("sasl.username"), Some("mirror"));

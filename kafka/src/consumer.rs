@@ -67,7 +67,11 @@ impl ConsumerOptions {
         Ok(self.client_config(config)?.create_with_context(Context::new(&self.client_id, metrics))?)
     }
 
-    fn client_config(&self, config: &KafkaConfig) -> Result<rdkafka::ClientConfig, ConfigError> {
+    /// For a consumer with a context or settings of its own.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used.
+    pub fn client_config(&self, config: &KafkaConfig) -> Result<rdkafka::ClientConfig, ConfigError> {
         let isolation = match self.isolation {
             Isolation::ReadCommitted => "read_committed",
             Isolation::ReadUncommitted => "read_uncommitted",

@@ -1,4 +1,5 @@
 //! What the generator promises to those who judge a model by it.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
 //! The checked-in models on populations that training never saw, judged as `stream` judges a service.
+#![allow(clippy::unwrap_used)]
 
 use payments::send::quality::{Judged, Quality, QualityReport};
 use payments::send::tally::Label;

@@ -1,4 +1,5 @@
 //! The sender against a service in this process: what it counts when the service answers, refuses, or says nothing.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};

@@ -10,7 +10,13 @@ fn checked_in_code_is_what_the_proto_files_say() {
     let files = ["fraud/v1/event.proto", "fraud/v1/scoring.proto", "inference/open_inference.proto"];
     let descriptors = protox::compile(files, [&include]).expect("the .proto files must compile");
     let out = tempfile::tempdir().unwrap();
-    tonic_prost_build::configure().out_dir(out.path()).bytes(".inference").compile_fds(descriptors).expect("code generation");
+    tonic_prost_build::configure()
+        .client_mod_attribute(".", "#[cfg(feature = \"grpc\")]")
+        .server_mod_attribute(".", "#[cfg(feature = \"grpc\")]")
+        .out_dir(out.path())
+        .bytes(".inference")
+        .compile_fds(descriptors)
+        .expect("code generation");
 
     for name in ["fraud.v1.rs", "inference.rs"] {
         let generated = fs::read_to_string(out.path().join(name)).unwrap();

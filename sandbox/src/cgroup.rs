@@ -13,6 +13,10 @@ use crate::identity::Identity;
 /// Controllers that a version 2 parent must hand down so that containers can have limits.
 const DELEGATED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
+/// A cgroup as a whole competes for processors with the weight of one process, however many are in it. Each of ours counts as ten,
+/// or a build beside the sandbox would starve three clusters and the router.
+const PROCESSOR_WEIGHT: [(&str, &str); 2] = [("cpu.shares", "10240"), ("cpu.weight", "1000")];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub path: PathBuf,
@@ -63,6 +67,7 @@ pub(crate) fn ensure(cgroup: &str) -> Result<()> {
         if mount.cpuset {
             inherit_cpuset(&mount.path, cgroup)?;
         }
+        give_weight(&mount.path, cgroup);
     }
     Ok(())
 }
@@ -101,6 +106,19 @@ fn delegate(mount: &Path, cgroup: &str) {
             let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
         }
         folder.push(part);
+    }
+}
+
+/// At every level from the top. A hierarchy without a processor controller has neither file, which is no error.
+fn give_weight(mount: &Path, cgroup: &str) {
+    let mut folder = mount.to_owned();
+    for part in cgroup.split('/').filter(|part| !part.is_empty()) {
+        folder.push(part);
+        for (file, weight) in PROCESSOR_WEIGHT {
+            if folder.join(file).exists() {
+                let _ = fs::write(folder.join(file), weight);
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod cli;
 mod fault;
 mod identity;
 mod images;
+mod inject;
 mod instance;
 mod link;
 mod models;

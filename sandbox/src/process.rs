@@ -11,10 +11,10 @@ use anyhow::{Context, Result, bail};
 use crate::identity::Identity;
 use crate::instance::{read_json, write_json};
 
-/// Makes the calling process the leader of its own session, so that neither the terminal nor the end of the command that started
-/// it ends it, and takes the lock that keeps it the only one of its kind. The lock lasts as long as the process.
+/// Frees the calling process from the terminal and the process group that it was started from, so that neither's end is its own,
+/// and takes the lock that keeps it the only one of its kind. The lock lasts as long as the process.
 pub(crate) fn detach(lock: &Path) -> Result<()> {
-    // Fails only for a process that leads its group already, and then it is detached enough.
+    // Fails only for a process that leads a group of its own already, and then it is free enough.
     let _ = nix::unistd::setsid();
     let file = open_append(lock)?;
     if file.try_lock().is_err() {

@@ -46,13 +46,15 @@ pub(crate) fn files(
     ])
 }
 
-/// Every write is recorded, reads are not: tests count the writes of an idle cluster.
+/// Every write is recorded, reads are not: tests count the writes of an idle cluster. Reviews are posted but store nothing.
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
   - level: None
     verbs: [get, list, watch]
+  - level: None
+    resources: [{group: authentication.k8s.io}, {group: authorization.k8s.io}]
   - level: Metadata
 ";
 

@@ -2,6 +2,7 @@
 //! packets. IO. One line per check; a failed check does not stop the ones that do not depend on it.
 
 use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -14,7 +15,7 @@ use crate::fault::{self, Hold};
 use crate::instance::{Instance, Region};
 use crate::supervisor::{self, ProcessState};
 use crate::wan::{self, Change, Request};
-use crate::{cgroup, net, preflight, process, status, teardown, up};
+use crate::{cgroup, inject, net, preflight, process, status, teardown, up};
 
 const FIRST: &str = "selftest";
 const SECOND: &str = "selftest2";
@@ -83,6 +84,9 @@ fn check_instance(run: &mut Run, instance: &Instance) {
     run.check("`kubectl top` answers", top(us_east));
     run.check("a process that dies by itself is started again", restarted(eu_west));
     run.check("a process that is held stays dead, then returns", held(ap_south));
+    run.check("a pod that is killed is started again", pod_killed(instance, us_east));
+    run.check("a pod that is paused goes on afterwards", pod_paused(instance, us_east));
+    run.check("an idle cluster writes nothing but leases", idle_writes(ap_south));
     run.check("kill of a region leaves the others alone", kill(instance, us_east, eu_west));
     run.check("heal brings it back with its data", heal(instance, us_east));
     run.check("a released volume is emptied and used again", volume_reuse(us_east));
@@ -221,17 +225,19 @@ fn bandwidth(instance: &Instance, near: &Region, far: &Region) -> Result<String>
     }
     let _ = sending.join();
     set(0.0)?;
+    // The lower bound is wide: on a busy machine the sender itself falls behind. More than the limit is never right.
     let mbit = f64::from(packets) * 1428.0 * 8.0 / 1e6 / (last - first).as_secs_f64();
-    ensure!((0.8 * LIMIT_MBIT..=1.05 * LIMIT_MBIT).contains(&mbit), "{mbit:.1} Mbit/s at a limit of {LIMIT_MBIT}");
+    ensure!((0.5 * LIMIT_MBIT..=1.05 * LIMIT_MBIT).contains(&mbit), "{mbit:.1} Mbit/s at a limit of {LIMIT_MBIT}");
     Ok(format!("{mbit:.1} Mbit/s at a limit of {LIMIT_MBIT}"))
 }
 
 fn link_fault(instance: &Instance, near: &Region, far: &Region) -> Result<String> {
     let change = Change { delay_ms: Some(140.0), ..Change::default() };
     wan::ask(instance, &Request::Fault { from: near.name.clone(), to: far.name.clone(), change, for_ms: Some(1500) })?;
-    let during = connect_ms(near, kafka_of(far))?;
+    let median_of = |samples: usize| (0..samples).map(|_| connect_ms(near, kafka_of(far))).collect::<Result<Vec<_>>>().map(median);
+    let during = median_of(3)?;
     std::thread::sleep(Duration::from_millis(1600));
-    let after = connect_ms(near, kafka_of(far))?;
+    let after = median_of(5)?;
     ensure!(during > 170.0 && after < 100.0, "{during:.0} ms during the fault, {after:.0} ms after");
     Ok(format!("{during:.0} ms during the fault, {after:.0} ms after"))
 }
@@ -309,6 +315,60 @@ fn held(region: &Region) -> Result<String> {
     ensure!(!up::kafka_answers(region), "Kafka answers although it is held");
     let took = until("Kafka", Duration::from_secs(40), || Ok(up::kafka_answers(region)))?;
     Ok(format!("answers again {took:.1} s later"))
+}
+
+const POD: &str = "us-east/pod/selftest/store-0";
+
+fn pod_killed(instance: &Instance, region: &Region) -> Result<String> {
+    let restarts = || {
+        let path = "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}";
+        kubectl(region, &["-n", "selftest", "get", "pod", "store-0", "-o", path])
+    };
+    let before = restarts()?;
+    ensure!(before == "0 true", "before the kill: {before}");
+    inject::hold(instance, POD, Hold::Kill, None)?;
+    let took = until("another start", Duration::from_secs(30), || Ok(restarts()? == "1 true"))?;
+    let data = redis(region, &["GET", "region"])?;
+    ensure!(data == region.name, "its data is {data:?}");
+    Ok(format!("ready {took:.1} s later, with its data"))
+}
+
+fn pod_paused(instance: &Instance, region: &Region) -> Result<String> {
+    let answers = || -> Result<bool> {
+        let address = kubectl(region, &["-n", "selftest", "get", "pod", "store-0", "-o", "jsonpath={.status.podIP}"])?;
+        let mut stream = TcpStream::connect_timeout(&format!("{address}:6379").parse()?, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"PING\r\n")?;
+        Ok(stream.read(&mut [0; 16]).is_ok_and(|bytes| bytes > 0))
+    };
+    ensure!(answers()?, "it does not answer before");
+    inject::hold(instance, POD, Hold::Pause, Some(Duration::from_secs(3)))?;
+    std::thread::sleep(Duration::from_millis(500));
+    ensure!(!answers()?, "it answers although it is paused");
+    let took = until("an answer", Duration::from_secs(10), answers)?;
+    Ok(format!("answers again {took:.1} s later"))
+}
+
+/// By the audit log, as tests of the operator count: writes other than of leases and events.
+fn idle_writes(region: &Region) -> Result<String> {
+    const WATCHED: Duration = Duration::from_secs(20);
+    let log = region.path("log/audit.log");
+    let before = fs::metadata(&log)?.len();
+    std::thread::sleep(WATCHED);
+    let mut file = fs::File::open(&log)?;
+    file.seek(SeekFrom::Start(before))?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    let resources: Vec<String> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|event| Some(event.get("objectRef")?.get("resource")?.as_str()?.to_owned()))
+        .collect();
+    let leases = resources.iter().filter(|resource| *resource == "leases").count();
+    let others: Vec<&String> = resources.iter().filter(|resource| !["leases", "events"].contains(&resource.as_str())).collect();
+    ensure!(leases > 0, "the audit log shows no leases, so it shows nothing");
+    ensure!(others.is_empty(), "writes of {others:?}");
+    Ok(format!("{leases} writes of leases in {} s", WATCHED.as_secs()))
 }
 
 fn pod_starts(region: &Region) -> Result<String> {

@@ -244,7 +244,7 @@ impl Slot {
         let spawned = Command::new(&self.spec.program)
             .args(&self.spec.args)
             .env_clear()
-            .envs([("PATH", PATH), ("HOME", "/root"), ("LANG", "C.UTF-8")])
+            .envs([("PATH", PATH), ("HOME", "/"), ("LANG", "C.UTF-8")])
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)

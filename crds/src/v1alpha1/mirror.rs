@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::text::DurationText;
+use super::text::{DurationText, TopicText};
 
 /// Mirrors pull the other regions' topics into this region's Kafka, as <region>.<topic>, all the time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -11,8 +11,8 @@ use super::text::DurationText;
 pub struct MirrorSpec {
     /// Topics to mirror beside the pipeline's own. Default none.
     #[serde(default)]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 200), regex(pattern = r"^[A-Za-z0-9._-]+$")), extend("x-kubernetes-list-type" = "set"))]
-    pub additional_topics: Vec<String>,
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
+    pub additional_topics: Vec<TopicText>,
     /// Lag beyond which the condition Replicating is False. Default 1s.
     #[serde(default = "MirrorSpec::default_lag_objective")]
     pub lag_objective: DurationText,

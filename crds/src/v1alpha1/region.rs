@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     common::{ContainerResources, NameRef, PodTemplate, Replicas},
     kafka::RegionKafka,
-    text::{AddressText, CidrText, EndpointText, HostText, ObjectNameText, QuantityText, RegionNameText},
+    text::{AddressText, CidrText, EndpointText, HostTemplateText, HostText, ObjectNameText, QuantityText, RegionNameText},
 };
 
 /// One region of the pipeline.
@@ -169,7 +169,7 @@ pub struct RegionFeatures {
     "with type NodePort, port is the node port of shard 0, from 30000 to 32767; shard k has port + k"
 ))]
 #[x_kube(validation = (
-    "self.type != 'LoadBalancer' || self.hostTemplate.contains('{shard}')",
+    "self.type != 'LoadBalancer' || !has(self.hostTemplate) || self.hostTemplate.contains('{shard}')",
     "with type LoadBalancer every shard has its own host: write {shard} in hostTemplate, such as \"fs-{shard}.us-east.example.com\""
 ))]
 pub struct FeatureExposure {
@@ -178,8 +178,7 @@ pub struct FeatureExposure {
     pub kind: FeatureExposureType,
     /// Host under which the other regions reach a shard. {shard} stands for its number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253), regex(pattern = r"^[A-Za-z0-9.{}-]+$"))]
-    pub host_template: Option<String>,
+    pub host_template: Option<HostTemplateText>,
     /// Port under which the other regions reach a shard. With NodePort that of shard 0: shard k has port + k.
     /// Default 6379.
     #[serde(default = "FeatureExposure::default_port")]

@@ -141,6 +141,22 @@ text!(
 );
 
 text!(
+    /// A host name in which `{shard}` may stand for the number of a shard.
+    HostTemplateText,
+    length_max: 253,
+    rule: "self.matches('^([A-Za-z0-9.-]|[{]shard[}])+$')",
+    message: "write a host name, with {shard} where the number of the shard belongs, such as \"fs-{shard}.us-east.example.com\""
+);
+
+text!(
+    /// The name of a Kafka topic.
+    TopicText,
+    length_max: 200,
+    rule: "self.matches('^[A-Za-z0-9._-]+$')",
+    message: "write the name of a topic: letters, digits, '.', '_' and '-'"
+);
+
+text!(
     /// `host:port`.
     HostPortText,
     length_max: 260,

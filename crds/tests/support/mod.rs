@@ -1,5 +1,5 @@
 //! What the tests against real programs share. Each test target uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 pub(crate) mod cluster;
 pub(crate) mod helm;

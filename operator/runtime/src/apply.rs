@@ -27,14 +27,14 @@ const APPLIED: &str = "fraudpipeline.dev/applied";
 
 /// What one pass over the owned objects did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Applied {
+pub(crate) struct Applied {
     /// Objects that were written or deleted, by kind and name.
     pub changed: Vec<String>,
     pub failures: Vec<String>,
 }
 
 /// Applies objects. Remembers what the API server made of them.
-pub struct Applier {
+pub(crate) struct Applier {
     client: Client,
     cache: Cache,
     /// Digest that was applied and the version that came of it. As long as an object still has that version, applying the
@@ -51,12 +51,12 @@ enum ApplyError {
 }
 
 impl Applier {
-    pub fn new(client: Client, cache: Cache) -> Self {
+    pub(crate) fn new(client: Client, cache: Cache) -> Self {
         Self { client, cache, written: Mutex::default() }
     }
 
     /// Applies all of `desired`, in order.
-    pub async fn apply_all(&self, owner: &Owner, desired: &[Desired]) -> Applied {
+    pub(crate) async fn apply_all(&self, owner: &Owner, desired: &[Desired]) -> Applied {
         let mut applied = Applied::default();
         for object in desired {
             match self.apply(owner, object).await {
@@ -69,7 +69,7 @@ impl Applier {
     }
 
     /// Deletes what the pipeline owns and `wanted` does not name.
-    pub async fn prune(&self, owner: &Owner, wanted: &BTreeSet<(Kind, String)>) -> Applied {
+    pub(crate) async fn prune(&self, owner: &Owner, wanted: &BTreeSet<(Kind, String)>) -> Applied {
         let mut applied = Applied::default();
         for kind in Kind::ALL {
             for object in self.cache.owned_by(kind, &owner.uid) {
@@ -144,7 +144,7 @@ impl Applier {
     }
 
     /// A pipeline that is gone leaves nothing behind here.
-    pub fn forget(&self, owner: &Owner) {
+    pub(crate) fn forget(&self, owner: &Owner) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let prefix = format!("{}-", owner.name);
         written.retain(|(_, namespace, name), _| namespace != &owner.namespace || !name.starts_with(&prefix));
@@ -264,7 +264,11 @@ mod tests {
         let mut old = live(&wanted(), "1");
         old.metadata.name = Some("payments-mirror-mars".into());
         let cache = Cache::holding([foreign, old, live(&wanted(), "1")].map(|object| (Kind::ConfigMap, object)).into());
-        server.answer(Method::DELETE, "/configmaps/payments-mirror-mars", Answer::ok(&json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})));
+        server.answer(
+            Method::DELETE,
+            "/configmaps/payments-mirror-mars",
+            Answer::ok(&json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})),
+        );
         let applier = Applier::new(client, cache);
         let keep = [(Kind::ConfigMap, "payments-decision".to_string())].into();
         assert_eq!(applier.prune(&owner(), &keep).await.changed, ["ConfigMap payments-mirror-mars"]);

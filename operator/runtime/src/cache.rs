@@ -20,17 +20,17 @@ use crate::kinds::Kind;
 
 /// Which namespaces are looked at: one, or all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
+pub(crate) enum Scope {
     All,
     Namespace(String),
 }
 
 impl Scope {
-    pub fn of(namespaces: &[String]) -> Vec<Self> {
+    pub(crate) fn of(namespaces: &[String]) -> Vec<Self> {
         if namespaces.is_empty() { vec![Self::All] } else { namespaces.iter().cloned().map(Self::Namespace).collect() }
     }
 
-    pub fn api<K>(&self, client: &Client) -> Api<K>
+    pub(crate) fn api<K>(&self, client: &Client) -> Api<K>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
     {
@@ -51,14 +51,14 @@ impl Scope {
 
 /// Reads never wait, and may be a moment behind the API server.
 #[derive(Clone, Default)]
-pub struct Cache {
+pub(crate) struct Cache {
     stores: BTreeMap<Kind, Vec<Store<DynamicObject>>>,
 }
 
 impl Cache {
     /// A cache, what keeps it up to date while it is polled, and a stream with an item after each change (changes that
     /// come together may give one item).
-    pub fn start(client: &Client, scopes: &[Scope]) -> (Self, impl Future<Output = ()> + Send + use<>, mpsc::Receiver<()>) {
+    pub(crate) fn start(client: &Client, scopes: &[Scope]) -> (Self, impl Future<Output = ()> + Send + use<>, mpsc::Receiver<()>) {
         let (changed, changes) = mpsc::channel(1);
         let mut cache = Self::default();
         let mut watches = Vec::new();
@@ -76,20 +76,20 @@ impl Cache {
     }
 
     /// Waits until everything has been listed once.
-    pub async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         for store in self.stores.values().flatten() {
             // The writer lives in the future that keeps the cache; without it, whoever waits is being stopped too.
             let _ = store.wait_until_ready().await;
         }
     }
 
-    pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
+    pub(crate) fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
         let key = ObjectRef::new_with(name, kind.api_resource()).within(namespace);
         self.stores.get(&kind)?.iter().find_map(|store| store.get(&key))
     }
 
     /// All objects of a kind that `uid` owns.
-    pub fn owned_by(&self, kind: Kind, uid: &str) -> Vec<Arc<DynamicObject>> {
+    pub(crate) fn owned_by(&self, kind: Kind, uid: &str) -> Vec<Arc<DynamicObject>> {
         let stores = self.stores.get(&kind).into_iter().flatten();
         stores.flat_map(|store| store.state_filter(|object| is_owned_by(object, uid))).collect()
     }
@@ -112,12 +112,12 @@ impl Cache {
 }
 
 /// Whether an object belongs to the pipeline with this uid.
-pub fn is_owned_by(object: &DynamicObject, uid: &str) -> bool {
+pub(crate) fn is_owned_by(object: &DynamicObject, uid: &str) -> bool {
     object.metadata.owner_references.iter().flatten().any(|owner| owner.uid == uid)
 }
 
 /// An object as one JSON value.
-pub fn value_of(object: &DynamicObject) -> Value {
+pub(crate) fn value_of(object: &DynamicObject) -> Value {
     serde_json::to_value(object).unwrap_or(Value::Null)
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct OperatorConfig {
     /// The region of the cluster that this operator runs in.
     pub region: RegionName,
-    /// The operators of the other regions. They do not talk to each other yet; naming one is refused.
+    /// The operators of the other regions. They do not talk to each other yet (issue 7).
     #[serde(default)]
     pub peers: Vec<Peer>,
     /// Images of the data plane, by version.
@@ -79,8 +79,8 @@ impl OperatorConfig {
         if let Some(bad) = self.data_plane_versions.keys().find(|version| Version::parse(version).is_none()) {
             return invalid("dataPlaneVersions", &format!("{bad:?} is not a version such as 0.3.0"));
         }
-        if !self.peers.is_empty() {
-            return invalid("peers", "operators do not talk to each other yet (issue 7): leave it empty");
+        if self.peers.iter().any(|peer| peer.region == self.region) {
+            return invalid("peers", &format!("{} is this operator's own region: name the other regions only", self.region));
         }
         Ok(())
     }
@@ -159,7 +159,7 @@ mod tests {
         assert!(refused(&config(&[])).starts_with("dataPlaneVersions"));
         assert!(refused(&config(&["newest"])).contains("newest"));
         let mut with_peer = config(&["0.1.0"]);
-        with_peer.peers.push(Peer { region: RegionName::new("eu-west").unwrap(), address: "a:1".into() });
+        with_peer.peers.push(Peer { region: RegionName::new("us-east").unwrap(), address: "a:1".into() });
         assert!(refused(&with_peer).starts_with("peers"));
     }
 }

@@ -214,7 +214,8 @@ impl Retries {
         let key = PipelineKey { namespace: pipeline.namespace().unwrap_or_default(), name: pipeline.name_any() };
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failed.entry(key).or_default();
-        let mut waits = ExponentialBuilder::default().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).with_jitter().without_max_times().build();
+        let mut waits =
+            ExponentialBuilder::default().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).with_jitter().without_max_times().build();
         let wait = waits.nth((*count).min(16)).unwrap_or(RETRY_MAX);
         *count += 1;
         Requeue::requeue(wait)

@@ -5,10 +5,10 @@
 //! spelling. What was asked for earlier and is not any more cannot be seen this way; the digest of what was applied
 //! last, an annotation, tells that.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Whether `live` has everything that `wanted` says.
-pub fn covers(live: &Value, wanted: &Value) -> bool {
+pub(crate) fn covers(live: &Value, wanted: &Value) -> bool {
     match (wanted, live) {
         (Value::Object(wanted), Value::Object(live)) => wanted.iter().all(|(key, wanted)| match live.get(key) {
             Some(live) => covers(live, wanted),
@@ -72,13 +72,6 @@ fn quantity(text: &str) -> Option<u128> {
     let divisor = fraction.bytes().fold(1_u128, |divisor, _| divisor * 10);
     let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
     digits.checked_mul(scale)?.checked_div(divisor)
-}
-
-/// The part of a live object that the operator compares: everything but what the API server keeps for itself.
-pub fn without_bookkeeping(object: &Value) -> Value {
-    let Value::Object(members) = object else { return object.clone() };
-    let kept: Map<String, Value> = members.iter().filter(|(key, _)| *key != "status").map(|(key, value)| (key.clone(), value.clone())).collect();
-    Value::Object(kept)
 }
 
 #[cfg(test)]

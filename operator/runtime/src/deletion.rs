@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether a deletion may go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     NotAsked,
     /// It waits, and this is what to do.
     Waits(String),
@@ -29,7 +29,7 @@ pub enum Verdict {
 }
 
 /// Pure.
-pub fn verdict(pipeline: &FraudPipeline, region: &RegionName, plan: Option<&Plan>) -> Verdict {
+pub(crate) fn verdict(pipeline: &FraudPipeline, region: &RegionName, plan: Option<&Plan>) -> Verdict {
     if pipeline.metadata.deletion_timestamp.is_none() {
         return Verdict::NotAsked;
     }
@@ -49,12 +49,12 @@ pub fn verdict(pipeline: &FraudPipeline, region: &RegionName, plan: Option<&Plan
 }
 
 /// Whether the wait for a last write is over.
-pub fn out_of_patience(pipeline: &FraudPipeline, now: Timestamp) -> bool {
+pub(crate) fn out_of_patience(pipeline: &FraudPipeline, now: Timestamp) -> bool {
     let asked = pipeline.metadata.deletion_timestamp.as_ref().map(|time| time.0);
     asked.is_some_and(|asked| now.duration_since(asked).unsigned_abs() > PATIENCE && now > asked)
 }
 
-pub fn has_finalizer(pipeline: &FraudPipeline) -> bool {
+pub(crate) fn has_finalizer(pipeline: &FraudPipeline) -> bool {
     pipeline.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER)
 }
 
@@ -62,7 +62,7 @@ pub fn has_finalizer(pipeline: &FraudPipeline) -> bool {
 ///
 /// # Errors
 /// When the API server refuses it, or the object has changed since it was read.
-pub async fn add_finalizer(client: &Client, key: &PipelineKey, pipeline: &FraudPipeline) -> kube::Result<()> {
+pub(crate) async fn add_finalizer(client: &Client, key: &PipelineKey, pipeline: &FraudPipeline) -> kube::Result<()> {
     let mut finalizers = pipeline.finalizers().to_vec();
     finalizers.push(names::FINALIZER.to_owned());
     write_finalizers(client, key, pipeline, &finalizers).await
@@ -72,7 +72,7 @@ pub async fn add_finalizer(client: &Client, key: &PipelineKey, pipeline: &FraudP
 ///
 /// # Errors
 /// When the API server refuses it, or the object has changed since it was read.
-pub async fn remove_finalizer(client: &Client, key: &PipelineKey, pipeline: &FraudPipeline) -> kube::Result<()> {
+pub(crate) async fn remove_finalizer(client: &Client, key: &PipelineKey, pipeline: &FraudPipeline) -> kube::Result<()> {
     let finalizers: Vec<_> = pipeline.finalizers().iter().filter(|finalizer| *finalizer != names::FINALIZER).cloned().collect();
     match write_finalizers(client, key, pipeline, &finalizers).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

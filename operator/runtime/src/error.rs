@@ -5,7 +5,7 @@ use operator_planner::Finding;
 use crate::{observe::InputError, register::RegisterError};
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("observe: {0}")]
     ObservePlan(RegisterError),
     #[error("observe: {0}")]
@@ -26,7 +26,7 @@ pub enum Error {
 
 impl Error {
     /// The stage, for metrics and events.
-    pub fn stage(&self) -> &'static str {
+    pub(crate) fn stage(&self) -> &'static str {
         match self {
             Self::ObservePlan(_) | Self::ObserveInputs(_) => "observe",
             Self::Plan(_) | Self::Unusable(_) => "plan",
@@ -37,10 +37,7 @@ impl Error {
     }
 
     /// Whether only two writers met, which the next pass settles.
-    pub fn is_race(&self) -> bool {
-        matches!(
-            self,
-            Self::ObservePlan(RegisterError::Raced) | Self::Commit(RegisterError::Raced | RegisterError::NotFromCommitted)
-        )
+    pub(crate) fn is_race(&self) -> bool {
+        matches!(self, Self::ObservePlan(RegisterError::Raced) | Self::Commit(RegisterError::Raced | RegisterError::NotFromCommitted))
     }
 }

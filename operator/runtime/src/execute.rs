@@ -20,14 +20,14 @@ use crate::{
 
 /// What was done, and what was tried in vain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Done {
+pub(crate) struct Done {
     pub applied: Applied,
     /// Actions of the plan that were carried out, in words.
     pub actions: Vec<(&'static str, String)>,
     pub failures: Vec<String>,
 }
 
-pub struct Executor {
+pub(crate) struct Executor {
     pub client: Client,
     pub applier: Applier,
     pub topics: Arc<Topics>,
@@ -39,7 +39,14 @@ pub struct Executor {
 impl Executor {
     /// Applies the owned objects, then carries out the actions. The plan goes to the pods first: the objects that follow
     /// refer to it.
-    pub async fn run(&self, owner: &Owner, plan: &Plan, effective: &EffectiveRegionSpec, images: &Images, actions: &[Action]) -> Done {
+    pub(crate) async fn run(
+        &self,
+        owner: &Owner,
+        plan: &Plan,
+        effective: &EffectiveRegionSpec,
+        images: &Images,
+        actions: &[Action],
+    ) -> Done {
         let mut done = Done::default();
         let (views, rest): (Vec<_>, Vec<_>) = actions.iter().partition(|action| matches!(action, Action::EnsurePlanView(_)));
         for action in views {

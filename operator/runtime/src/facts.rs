@@ -21,7 +21,7 @@ fn invalid(field: impl Into<String>, problem: impl std::fmt::Display) -> Invalid
 
 /// # Errors
 /// When a value cannot be used.
-pub fn of_spec(name: &str, namespace: &str, spec: &FraudPipelineSpec) -> Result<SpecFacts, InvalidSpec> {
+pub(crate) fn of_spec(name: &str, namespace: &str, spec: &FraudPipelineSpec) -> Result<SpecFacts, InvalidSpec> {
     let effective = spec.canonical().map_err(|error| invalid("", error))?;
     let shards = u16::try_from(spec.features.shards).map_err(|error| invalid("features.shards", error))?;
     let mut regions: Vec<&RegionSpec> = spec.regions.iter().collect();
@@ -52,7 +52,8 @@ fn of_region(region: &RegionSpec, shards: u16) -> Result<RegionFacts, InvalidSpe
             RegionType::DataPlane => RegionKind::DataPlane,
             RegionType::Witness => RegionKind::Witness,
         },
-        exposed: exposed.ok_or_else(|| invalid(format!("regions[{name}].features.expose"), "a shard's port is beyond 65535: lower port"))?,
+        exposed: exposed
+            .ok_or_else(|| invalid(format!("regions[{name}].features.expose"), "a shard's port is beyond 65535: lower port"))?,
         ingress: region.ingress.as_ref().map(front_door).unwrap_or_default(),
         name,
     })
@@ -62,7 +63,7 @@ fn of_region(region: &RegionSpec, shards: u16) -> Result<RegionFacts, InvalidSpe
 /// of one region use them, which nobody else has to reach.
 fn address(expose: &FeatureExposure, shard: u16) -> Option<HostPort> {
     let offset = if expose.kind == FeatureExposureType::NodePort { i32::from(shard) } else { 0 };
-    let host = expose.host_template.clone().unwrap_or_default().replace("{shard}", &shard.to_string());
+    let host = expose.host_template.as_ref().map_or("", |template| template.as_str()).replace("{shard}", &shard.to_string());
     Some(HostPort { host, port: u16::try_from(expose.port + offset).ok()? })
 }
 

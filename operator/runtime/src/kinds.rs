@@ -97,7 +97,7 @@ impl Owner {
 
 /// Part of the pipeline; the last part of its objects' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     Decision,
     Inference,
     Builder,
@@ -109,7 +109,7 @@ pub enum Part {
 
 impl Part {
     /// The value of the component label.
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Decision => "decision",
             Self::Inference => "inference",
@@ -122,7 +122,7 @@ impl Part {
 }
 
 /// The labels by which a part's pods are found. They never change: selectors are immutable.
-pub fn selector(pipeline: &str, part: Part) -> Value {
+pub(crate) fn selector(pipeline: &str, part: Part) -> Value {
     json!({
         names::NAME_LABEL: names::NAME_LABEL_VALUE,
         names::INSTANCE_LABEL: pipeline,
@@ -132,12 +132,12 @@ pub fn selector(pipeline: &str, part: Part) -> Value {
 
 /// The labels of every owned object. Those of the manifest are not copied: tools that prune by label would take owned
 /// objects for their own.
-pub fn labels(pipeline: &str, part: Part) -> Value {
+pub(crate) fn labels(pipeline: &str, part: Part) -> Value {
     merged(selector(pipeline, part), json!({names::MANAGED_BY_LABEL: names::MANAGED_BY_LABEL_VALUE}))
 }
 
 /// An object of `kind` with its metadata; `fields` are the rest of it.
-pub fn object(owner: &Owner, kind: Kind, name: String, labels: Value, fields: Value) -> Desired {
+pub(crate) fn object(owner: &Owner, kind: Kind, name: String, labels: Value, fields: Value) -> Desired {
     let resource = kind.api_resource();
     let head = json!({
         "apiVersion": resource.api_version,
@@ -148,7 +148,7 @@ pub fn object(owner: &Owner, kind: Kind, name: String, labels: Value, fields: Va
 }
 
 /// `first` with the members of `second` added or replaced, one level deep.
-pub fn merged(first: Value, second: Value) -> Value {
+pub(crate) fn merged(first: Value, second: Value) -> Value {
     match (first, second) {
         (Value::Object(mut first), Value::Object(second)) => {
             first.extend(second);

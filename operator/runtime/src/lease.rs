@@ -24,7 +24,7 @@ const RENEW_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// A replica's part in the election.
-pub struct Election {
+pub(crate) struct Election {
     leases: Api<Lease>,
     identity: Identity,
     /// What the lease was last seen as, and since when on this machine's own clock.
@@ -39,12 +39,12 @@ struct Holding {
 }
 
 impl Election {
-    pub fn new(client: Client, identity: Identity) -> Self {
+    pub(crate) fn new(client: Client, identity: Identity) -> Self {
         Self { leases: Api::namespaced(client, &identity.namespace), identity, seen: None }
     }
 
     /// Waits until this replica holds the lease. An API server that does not answer is asked again.
-    pub async fn win(&mut self) {
+    pub(crate) async fn win(&mut self) {
         loop {
             match self.take_or_renew().await {
                 Ok(true) => return,
@@ -56,7 +56,7 @@ impl Election {
     }
 
     /// Renews until that fails for too long; then returns, and whoever called must stop at once.
-    pub async fn hold(&mut self) {
+    pub(crate) async fn hold(&mut self) {
         let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(PAUSE).await;
@@ -76,7 +76,7 @@ impl Election {
     }
 
     /// Gives the lease up, so that another replica need not wait for its end.
-    pub async fn release(&self) {
+    pub(crate) async fn release(&self) {
         let released = async {
             let Some(mut lease) = self.leases.get_opt(NAME).await? else { return Ok(()) };
             if holding(&lease).holder != self.identity.pod {

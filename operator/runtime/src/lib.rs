@@ -23,7 +23,8 @@
 //! | networking.k8s.io | networkpolicies | get list watch create patch delete |
 //! | events.k8s.io | events | create patch |
 //!
-//! In the cluster: storage.k8s.io storageclasses: get. In its own namespace: coordination.k8s.io leases: get create
+//! In the cluster: storage.k8s.io storageclasses: get (without it, a StorageClass that does not exist shows in the pods
+//! and not in the condition Accepted). In its own namespace: coordination.k8s.io leases: get create
 //! update. Discovery of API groups is open to every account.
 //!
 //! Network: the API server; the shards of this region (6379) and, as the manifest exposes them, those of the others; this
@@ -31,9 +32,9 @@
 #![forbid(unsafe_code)]
 
 mod apply;
-pub mod build;
+mod build;
 mod cache;
-pub mod client;
+mod client;
 pub mod config;
 mod controller;
 mod covers;
@@ -43,12 +44,14 @@ mod execute;
 mod facts;
 mod kinds;
 mod lease;
-pub mod metrics;
+mod metrics;
 #[cfg(test)]
 mod mock;
 mod observe;
 mod reconcile;
 mod redis_shard;
+#[cfg(all(test, feature = "redis-tests"))]
+mod redis_shard_tests;
 mod register;
 mod render;
 mod report;

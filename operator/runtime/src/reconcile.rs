@@ -43,7 +43,7 @@ const SOON: Duration = Duration::from_secs(2);
 const CALM: Duration = Duration::from_secs(10);
 
 /// What passes share.
-pub struct Context<R> {
+pub(crate) struct Context<R> {
     pub client: Client,
     pub config: OperatorConfig,
     pub register: R,
@@ -57,7 +57,7 @@ pub struct Context<R> {
 
 /// # Errors
 /// When a stage could not be done; the pass is repeated later.
-pub async fn reconcile<R: Register>(pipeline: Arc<FraudPipeline>, context: Arc<Context<R>>) -> Result<Requeue, Error> {
+pub(crate) async fn reconcile<R: Register>(pipeline: Arc<FraudPipeline>, context: Arc<Context<R>>) -> Result<Requeue, Error> {
     let started = Instant::now();
     let result = Pass::new(&pipeline, &context).run().await;
     let name = match &result {
@@ -130,7 +130,9 @@ impl<'a, R: Register> Pass<'a, R> {
 
     async fn observe(&self, committed: Option<&CurrentPlan>) -> Result<(Option<EffectiveRegionSpec>, Observation), Error> {
         let Some(current) = committed else { return Ok((None, Observation::nothing("there is no plan yet"))) };
-        let Some(effective) = self.effective(current)? else { return Ok((None, Observation::nothing("the plan does not have this region"))) };
+        let Some(effective) = self.effective(current)? else {
+            return Ok((None, Observation::nothing("the plan does not have this region")));
+        };
         let seen = self.context.observer.pipeline(&self.owner, &current.plan, &effective).await;
         Ok((Some(effective), seen))
     }
@@ -190,7 +192,9 @@ impl<'a, R: Register> Pass<'a, R> {
         self.context.metrics.plan(&self.key.namespace, &self.key.name, plan.epoch.0, plan.revision.0);
         let images = self.context.config.images(&plan.data_plane_version).ok_or_else(|| {
             let (version, known) = (&plan.data_plane_version, self.context.config.known_versions());
-            Error::Unusable(format!("it has data-plane version {version}, and this operator has images of {known}: add that version to the chart's values"))
+            Error::Unusable(format!(
+                "it has data-plane version {version}, and this operator has images of {known}: add that version to the chart's values"
+            ))
         })?;
         let allowed = actions(plan, &self.context.config.region, seen);
         let done = self.context.executor.run(&self.owner, plan, effective, images, &allowed.actions).await;
@@ -213,7 +217,8 @@ impl<'a, R: Register> Pass<'a, R> {
             deletion: self.pipeline.metadata.deletion_timestamp.as_ref().map(|_| outcome.waits.clone()),
         });
         let digest = outcome.current.as_ref().and_then(|current| spec_digest(&current.plan.effective_spec));
-        let after = report::status_of(self.pipeline, &self.context.config.region, outcome.current.as_ref(), &told, digest, Timestamp::now());
+        let after =
+            report::status_of(self.pipeline, &self.context.config.region, outcome.current.as_ref(), &told, digest, Timestamp::now());
         let settled = is_settled(&outcome);
         let calm = if settled { CALM } else { SOON };
         match self.context.limit.judge(&self.key, self.pipeline.status.as_ref(), &after, Instant::now()) {

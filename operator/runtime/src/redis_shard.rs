@@ -22,14 +22,14 @@ const USER: &str = "operator";
 
 /// What a process becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     Primary,
     Follow(HostPort),
     Hold,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum ShardError {
+pub(crate) enum ShardError {
     #[error("{address}: {source}")]
     Redis { address: HostPort, source: redis::RedisError },
     #[error("{address} holds epoch {seen}, which is newer than epoch {ours}: nothing was changed")]
@@ -42,7 +42,7 @@ pub enum ShardError {
 
 /// Connects as the role `operator`. Debug output has no password.
 #[derive(Clone)]
-pub struct ShardClient {
+pub(crate) struct ShardClient {
     password: String,
 }
 
@@ -53,7 +53,7 @@ impl std::fmt::Debug for ShardClient {
 }
 
 impl ShardClient {
-    pub fn new(password: String) -> Self {
+    pub(crate) fn new(password: String) -> Self {
         Self { password }
     }
 
@@ -61,7 +61,7 @@ impl ShardClient {
     ///
     /// # Errors
     /// When it does not answer in time or not as Redis does.
-    pub async fn look(&self, address: &HostPort) -> Result<ShardFacts, ShardError> {
+    pub(crate) async fn look(&self, address: &HostPort) -> Result<ShardFacts, ShardError> {
         let failed = |source| ShardError::Redis { address: address.clone(), source };
         let mut connection = self.connect(address).await.map_err(failed)?;
         let (info, epoch, keys, guard): (String, Option<String>, u64, Vec<String>) = redis::pipe()
@@ -88,7 +88,7 @@ impl ShardClient {
     ///
     /// # Errors
     /// When nothing was changed, or when it is not known whether something was.
-    pub async fn change(&self, address: &HostPort, change: &Change, epoch: Epoch) -> Result<(), ShardError> {
+    pub(crate) async fn change(&self, address: &HostPort, change: &Change, epoch: Epoch) -> Result<(), ShardError> {
         let failed = |source| ShardError::Redis { address: address.clone(), source };
         // A connection of its own: WATCH belongs to the connection.
         let mut connection = self.connect(address).await.map_err(failed)?;
@@ -186,7 +186,9 @@ mod tests {
     #[test]
     fn what_a_process_says_of_itself_is_understood() {
         let replica = |host: &str, port: u16, status: &str, syncing: u8| {
-            format!("# Replication\r\nrole:slave\r\nmaster_host:{host}\r\nmaster_port:{port}\r\nmaster_link_status:{status}\r\nmaster_sync_in_progress:{syncing}\r\nslave_repl_offset:42\r\n")
+            format!(
+                "# Replication\r\nrole:slave\r\nmaster_host:{host}\r\nmaster_port:{port}\r\nmaster_link_status:{status}\r\nmaster_sync_in_progress:{syncing}\r\nslave_repl_offset:42\r\n"
+            )
         };
         let role = |text: &str, blocked| Info(text).role(blocked);
         assert_eq!(role(&replica("127.0.0.1", 1, "down", 0), false), Some(ShardRole::Nowhere));

@@ -84,13 +84,8 @@ impl KubeRegister {
 
     /// An empty cell. It has no voters until its uid is known.
     async fn create(&self, key: &PipelineKey) -> Result<RegionPlan, RegisterError> {
-        let spec = RegionPlanSpec {
-            voters: region_plan::Voters::default(),
-            promised: None,
-            accepted: None,
-            committed: None,
-            incarnation: None,
-        };
+        let spec =
+            RegionPlanSpec { voters: region_plan::Voters::default(), promised: None, accepted: None, committed: None, incarnation: None };
         let labels = BTreeMap::from([
             (names::NAME_LABEL.to_owned(), names::NAME_LABEL_VALUE.to_owned()),
             (names::INSTANCE_LABEL.to_owned(), key.name.clone()),

@@ -24,7 +24,7 @@ use crate::register::PipelineKey;
 const WRITE_EVERY: Duration = Duration::from_secs(10);
 
 /// The status to write. Conditions keep the time since which they have had their value.
-pub fn status_of(
+pub(crate) fn status_of(
     pipeline: &FraudPipeline,
     region: &RegionName,
     current: Option<&CurrentPlan>,
@@ -79,8 +79,13 @@ fn of_region(
         planner::Health::Unhealthy => Health::Unhealthy,
         planner::Health::Unknown => Health::Unknown,
     };
-    let model = told.model.clone().filter(|_| &state.name == own).map(|active| RegionModelStatus { active: Some(active), candidate: None, stage: None });
-    let mirrors_before = before.regions.iter().find(|region| region.name.as_str() == state.name.as_str()).map(|region| region.mirror.as_slice());
+    let model = told.model.clone().filter(|_| &state.name == own).map(|active| RegionModelStatus {
+        active: Some(active),
+        candidate: None,
+        stage: None,
+    });
+    let mirrors_before =
+        before.regions.iter().find(|region| region.name.as_str() == state.name.as_str()).map(|region| region.mirror.as_slice());
     RegionStatus {
         name: state.name.as_str().into(),
         role: state.role.to_string(),
@@ -129,7 +134,7 @@ fn shortened(text: &str, bytes_max: usize) -> String {
 
 /// A condition that got another value or another reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transition {
+pub(crate) struct Transition {
     pub condition: String,
     pub reason: String,
     pub message: String,
@@ -137,7 +142,7 @@ pub struct Transition {
 }
 
 /// What changed from one status to the next, for events.
-pub fn transitions(before: Option<&FraudPipelineStatus>, after: &FraudPipelineStatus) -> Vec<Transition> {
+pub(crate) fn transitions(before: Option<&FraudPipelineStatus>, after: &FraudPipelineStatus) -> Vec<Transition> {
     let known = |condition: &Condition| {
         let old = before.into_iter().flat_map(|status| &status.conditions).find(|old| old.type_ == condition.type_);
         old.map(|old| (old.status.as_str(), old.reason.as_str()))
@@ -164,7 +169,7 @@ fn is_bad(condition: &Condition) -> bool {
 
 /// What to do with a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Write {
+pub(crate) enum Write {
     NotNeeded,
     Now,
     /// It was written a moment ago: make a new one after this time.
@@ -173,12 +178,18 @@ pub enum Write {
 
 /// Remembers when each pipeline's status was written.
 #[derive(Default)]
-pub struct WriteLimit {
+pub(crate) struct WriteLimit {
     written: Mutex<BTreeMap<PipelineKey, Instant>>,
 }
 
 impl WriteLimit {
-    pub fn judge(&self, key: &PipelineKey, before: Option<&FraudPipelineStatus>, after: &FraudPipelineStatus, now: Instant) -> Write {
+    pub(crate) fn judge(
+        &self,
+        key: &PipelineKey,
+        before: Option<&FraudPipelineStatus>,
+        after: &FraudPipelineStatus,
+        now: Instant,
+    ) -> Write {
         if before == Some(after) {
             return Write::NotNeeded;
         }
@@ -193,11 +204,11 @@ impl WriteLimit {
         }
     }
 
-    pub fn written(&self, key: &PipelineKey, now: Instant) {
+    pub(crate) fn written(&self, key: &PipelineKey, now: Instant) {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), now);
     }
 
-    pub fn forget(&self, key: &PipelineKey) {
+    pub(crate) fn forget(&self, key: &PipelineKey) {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 }

@@ -20,9 +20,12 @@ use crate::{config::OperatorConfig, facts};
 const REDIS_KEYS: &[&str] =
     &["users.acl", "replication.conf", "operator.password", "decision.password", "builder.password", "probe.password"];
 
+/// Keys of a bucket's Secret, as `regions[].model.secretRef` says.
+const BUCKET_KEYS: &[&str] = &["accessKeyId", "secretAccessKey"];
+
 /// Which objects exist that manifests refer to, with the keys that they have. Never their contents.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     pub secrets: BTreeMap<String, BTreeSet<String>>,
     pub config_maps: BTreeMap<String, BTreeSet<String>>,
     pub storage_classes: BTreeSet<String>,
@@ -30,7 +33,7 @@ pub struct Inputs {
 
 /// Why a manifest is not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub(crate) struct Refused {
     pub reason: &'static str,
     pub message: String,
 }
@@ -40,27 +43,27 @@ fn refused(reason: &'static str, message: impl Into<String>) -> Refused {
 }
 
 /// What a manifest refers to in its namespace, and which keys are needed.
-pub struct References<'a> {
+pub(crate) struct References<'a> {
     pub secrets: Vec<(String, &'a [&'a str])>,
     pub config_maps: Vec<(String, &'a [&'a str])>,
     pub storage_class: Option<String>,
 }
 
 /// Everything that `spec` refers to, in this region.
-pub fn references<'a>(pipeline: &str, region: &str, spec: &FraudPipelineSpec) -> References<'a> {
+pub(crate) fn references<'a>(pipeline: &str, region: &str, spec: &FraudPipelineSpec) -> References<'a> {
     let mut config_maps: Vec<(String, &[&str])> = vec![(spec.rules.config_map_ref.name.to_string(), &["rules.yaml"])];
     config_maps.extend(spec.currency.rates_ref.iter().map(|rates| (rates.name.to_string(), ["rates.yaml"].as_slice())));
     let effective = spec.effective_for(region).ok().map_or_else(|| spec.clone(), |effective| effective.spec);
-    References {
-        secrets: vec![(format!("{pipeline}-redis"), REDIS_KEYS), (spec.privacy.key_secret_ref.name.to_string(), &["current"])],
-        config_maps,
-        storage_class: effective.features.storage_class_name.map(|class| class.to_string()),
-    }
+    let mut secrets: Vec<(String, &[&str])> =
+        vec![(format!("{pipeline}-redis"), REDIS_KEYS), (spec.privacy.key_secret_ref.name.to_string(), &["current"])];
+    let bucket = spec.region(region).and_then(|region| region.model.as_ref()?.secret_ref.as_ref());
+    secrets.extend(bucket.map(|secret| (secret.name.to_string(), BUCKET_KEYS)));
+    References { secrets, config_maps, storage_class: effective.features.storage_class_name.map(|class| class.to_string()) }
 }
 
 /// # Errors
 /// With the first reason why the manifest is not run here, in the order in which people would mend it.
-pub fn pipeline(
+pub(crate) fn pipeline(
     pipeline: &FraudPipeline,
     config: &OperatorConfig,
     inputs: &Inputs,
@@ -117,7 +120,7 @@ fn version(spec: &FraudPipelineSpec, config: &OperatorConfig) -> Result<(), Refu
 fn inputs_exist(pipeline: &str, region: &str, spec: &FraudPipelineSpec, inputs: &Inputs) -> Result<(), Refused> {
     let needed = references(pipeline, region, spec);
     for (what, wanted, found, hint) in [
-        ("Secret", &needed.secrets, &inputs.secrets, "kubectl fraud init writes it for all regions"),
+        ("Secret", &needed.secrets, &inputs.secrets, "every region needs it; kubectl fraud init writes those for Redis and personal data"),
         ("ConfigMap", &needed.config_maps, &inputs.config_maps, "apply the same one in every region"),
     ] {
         for (name, keys) in wanted {
@@ -132,7 +135,9 @@ fn inputs_exist(pipeline: &str, region: &str, spec: &FraudPipelineSpec, inputs: 
     match needed.storage_class.filter(|class| !inputs.storage_classes.contains(class)) {
         Some(class) => Err(refused(
             reasons::INPUT_MISSING,
-            format!("StorageClass {class} (spec.features.storageClassName) does not exist in this cluster: create it, or override it for this region"),
+            format!(
+                "StorageClass {class} (spec.features.storageClassName) does not exist in this cluster: create it, or override it for this region"
+            ),
         )),
         None => Ok(()),
     }
@@ -160,9 +165,8 @@ fn no_conflict(
 }
 
 fn is_older(sibling: &FraudPipeline, pipeline: &FraudPipeline) -> bool {
-    let age = |object: &FraudPipeline| {
-        (object.meta().creation_timestamp.as_ref().map(|time| time.0), object.namespace(), object.name_any())
-    };
+    let age =
+        |object: &FraudPipeline| (object.metadata.creation_timestamp.as_ref().map(|time| time.0), object.namespace(), object.name_any());
     sibling.uid() != pipeline.uid() && age(sibling) < age(pipeline)
 }
 
@@ -237,6 +241,15 @@ mod tests {
     }
 
     #[test]
+    fn a_buckets_secret_is_needed_where_its_region_names_one() {
+        let mut manifest = example();
+        let model = manifest.spec.regions[0].model.as_mut().unwrap();
+        model.secret_ref = Some(crds::common::NameRef { name: "bucket".into() });
+        let needed = |region: &str| references("payments", region, &manifest.spec).secrets.into_iter().any(|(name, _)| name == "bucket");
+        assert!(needed("us-east") && !needed("eu-west"));
+    }
+
+    #[test]
     fn an_unknown_version_is_answered_with_the_known_ones() {
         let refused = refusal(|manifest, _| manifest.spec.version = Some("7.7.7".into()));
         assert_eq!(refused.reason, reasons::VERSION_UNKNOWN);
@@ -245,9 +258,9 @@ mod tests {
 
     #[test]
     fn a_field_that_nothing_acts_on_is_refused_by_name() {
-        let refused = refusal(|manifest, _| manifest.spec.mirror.additional_topics = vec!["chargebacks".into()]);
+        let refused = refusal(|manifest, _| manifest.spec.failover.lease = "7s".into());
         assert_eq!(refused.reason, reasons::NOT_IMPLEMENTED);
-        assert!(refused.message.contains("spec.mirror.additionalTopics"), "{}", refused.message);
+        assert!(refused.message.contains("spec.failover"), "{}", refused.message);
         let by_pod = refusal(|manifest, _| {
             let expose = &mut manifest.spec.regions[1].features.as_mut().unwrap().expose;
             expose.kind = FeatureExposureType::PodIp;

@@ -10,8 +10,8 @@ use scoring_core::schema::FeatureSchema;
 use scoring_core::windows::Windows;
 use serde::Serialize;
 
-use super::next_year;
 use super::sending::write_json;
+use super::{next_year, parse_rate, parse_share};
 use crate::training::Replay;
 use crate::{FraudType, Generator, Population};
 
@@ -35,10 +35,10 @@ pub struct FeaturesArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Payments per second of the imagined stream.
-    #[arg(long, value_name = "N", default_value_t = 250.0)]
+    #[arg(long, value_name = "N", default_value_t = 250.0, value_parser = parse_rate)]
     rate: f64,
     /// Share of the payments that are fraud.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.015)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.015, value_parser = parse_share)]
     fraud_share: f64,
 }
 

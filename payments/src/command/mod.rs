@@ -27,6 +27,16 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     domain::duration::parse(text).map_err(|error| error.to_string())
 }
 
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "write a number of payments per second, such as 250".to_owned())?;
+    if (0.1..=100_000.0).contains(&rate) { Ok(rate) } else { Err("between 0.1 and 100000 payments per second are possible".to_owned()) }
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=0.5).contains(share));
+    share.ok_or_else(|| "write a share between 0 and 0.5, such as 0.015".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

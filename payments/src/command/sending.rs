@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::parse_duration;
+use super::{parse_duration, parse_rate};
 use crate::send::{Due, Pace, Progress, Recorder, Summary, Target, TargetOptions, ledger::Ledger, send};
 
 #[derive(Debug, Clone, Args)]
@@ -48,11 +48,6 @@ pub(super) struct SendingArgs {
     /// Progress as JSON lines on standard output instead of text on standard error.
     #[arg(long)]
     progress_json: bool,
-}
-
-fn parse_rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| "write a number of payments per second, such as 250".to_owned())?;
-    if (0.1..=100_000.0).contains(&rate) { Ok(rate) } else { Err("between 0.1 and 100000 payments per second are possible".to_owned()) }
 }
 
 impl SendingArgs {

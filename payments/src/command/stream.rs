@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::sending::SendingArgs;
-use super::{next_year, now_ms, parse_duration};
+use super::{next_year, now_ms, parse_duration, parse_share};
 use crate::send::tally::Label;
 use crate::send::{Due, Summary};
 use crate::{Generator, LabelledPayment, Population};
@@ -42,11 +42,6 @@ pub struct StreamArgs {
     /// Where to write transaction ids with their labels (CSV).
     #[arg(long, value_name = "FILE")]
     labels_out: Option<PathBuf>,
-}
-
-fn parse_share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=0.5).contains(share));
-    share.ok_or_else(|| "write a share between 0 and 0.5, such as 0.015".to_owned())
 }
 
 fn parse_prefix(text: &str) -> Result<String, String> {

@@ -18,15 +18,16 @@ pub(crate) fn visit(world: &mut World, dice: &mut Dice, now_us: u64, day_s: f64)
     let mut at_us = now_us;
     for _ in 0..purchases(dice) {
         let Some(planned) = purchase(world, dice, customer, online, at_us) else { break };
-        let retries = if online && dice.chance(0.03) { dice.count(1, 4) } else { 0 };
+        let retries = if online && dice.chance(0.04) { dice.count(1, 3) } else { 0 };
         plans.push(planned.clone());
         for _ in 0..retries {
             // The answer did not come, or the bank wanted another try: the same payment under another id.
-            at_us += micros(dice.uniform(0.2, 3.0));
+            at_us += micros(dice.uniform(0.15, 4.0));
             plans.push(Planned { at_us, ..planned.clone() });
         }
-        at_us += micros(dice.uniform(0.5, 8.0));
+        at_us += micros(dice.uniform(1.5, 9.0));
     }
+    world.customers[customer].busy_until_us = at_us;
     plans
 }
 
@@ -38,7 +39,9 @@ fn somebody_awake(world: &World, dice: &mut Dice, now_us: u64, day_s: f64) -> us
     let mut customer = 0;
     for _ in 0..20 {
         customer = world.activity.draw(dice);
-        if dice.chance(if is_awake(&world.customers[customer], now_us, day_s) { 1.0 } else { 0.08 }) {
+        let candidate = &world.customers[customer];
+        let is_free = candidate.busy_until_us <= now_us;
+        if is_free && dice.chance(if is_awake(candidate, now_us, day_s) { 1.0 } else { 0.08 }) {
             break;
         }
     }
@@ -59,7 +62,7 @@ fn change_of_life(customer: &mut Customer, dice: &mut Dice, now_us: u64, day_s: 
     if customer.abroad.is_some_and(|(_, until_us)| until_us < now_us) {
         customer.abroad = None;
     }
-    if customer.abroad.is_none() && dice.chance(0.015) {
+    if customer.abroad.is_none() && dice.chance(0.006) {
         let country = Weighted::new(COUNTRIES.iter().map(|country| country.share)).draw(dice);
         customer.abroad = Some((country, now_us + micros(dice.uniform(0.3, 2.0) * day_s)));
     }
@@ -129,7 +132,7 @@ fn whereabouts(dice: &mut Dice, customer: &Customer) -> (String, usize) {
         return (identity::line_address(dice, country), country);
     }
     match &customer.proxy {
-        Some((address, country)) if dice.chance(0.8) => (address.clone(), *country),
+        Some((address, country)) if dice.chance(0.9) => (address.clone(), *country),
         _ if dice.chance(0.4) => (customer.mobile_address.clone(), customer.home),
         _ => (customer.line_address.clone(), customer.home),
     }

@@ -36,7 +36,7 @@ impl Kit {
     fn new(dice: &mut Dice) -> Self {
         let devices = (0..dice.count(1, 4)).map(|_| identity::opaque_id(dice, "d")).collect();
         let addresses = (0..dice.count(1, 5)).map(|_| address_anywhere(dice)).collect();
-        Self { care: dice.unit(), devices, addresses }
+        Self { care: dice.uniform(0.2, 1.0), devices, addresses }
     }
 
     fn online(&self, dice: &mut Dice, victim_home: usize) -> Online {
@@ -114,7 +114,7 @@ fn guess_one_card(world: &World, dice: &mut Dice, now_us: u64) -> Vec<Planned> {
         if dice.chance(kit.care * 0.5) {
             payer.online = Some(kit.online(dice, home));
         }
-        at_us += micros(dice.exponential(2.0));
+        at_us += micros(dice.exponential(1.2));
     }
     plans
 }
@@ -123,7 +123,11 @@ fn guess_one_card(world: &World, dice: &mut Dice, now_us: u64) -> Vec<Planned> {
 fn take_over(world: &World, dice: &mut Dice, now_us: u64) -> Vec<Planned> {
     let victim = &world.customers[world.activity.draw(dice)];
     let kit = Kit::new(dice);
-    let online = kit.online(dice, victim.home);
+    let mut online = kit.online(dice, victim.home);
+    if dice.chance(0.2) {
+        // The thief is in the victim's own phone.
+        online.device_id = victim.devices[0].clone();
+    }
     let payer = Payer {
         user_id: victim.user_id.clone(),
         email: if dice.chance(0.3) { identity::email(dice) } else { victim.email.clone() },

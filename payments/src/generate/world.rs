@@ -67,6 +67,8 @@ pub(crate) struct Customer {
     pub(crate) shops: Vec<usize>,
     /// Abroad in this country until this time (microseconds of the stream).
     pub(crate) abroad: Option<(usize, u64)>,
+    /// Until then on a visit: nobody is in two places at once.
+    pub(crate) busy_until_us: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -149,7 +151,7 @@ fn customer(dice: &mut Dice, home: usize, expiry_year_min: u32) -> Customer {
     let holder_name = identity::holder_name(dice);
     let cards = (0..if dice.chance(0.35) { 2 } else { 1 }).map(|_| card(dice, home, expiry_year_min, &holder_name)).collect();
     let devices = (0..if dice.chance(0.4) { 2 } else { 1 }).map(|_| identity::opaque_id(dice, "d")).collect();
-    let proxy = dice.chance(0.05).then(|| (identity::hosting_address(dice), dice.index(COUNTRIES.len())));
+    let proxy = dice.chance(0.03).then(|| (identity::hosting_address(dice), dice.index(COUNTRIES.len())));
     Customer {
         user_id: identity::opaque_id(dice, "u"),
         email: identity::email(dice),
@@ -166,6 +168,7 @@ fn customer(dice: &mut Dice, home: usize, expiry_year_min: u32) -> Customer {
         stores: Vec::new(),
         shops: Vec::new(),
         abroad: None,
+        busy_until_us: 0,
     }
 }
 

@@ -825,6 +825,7 @@ pub struct DecideFailure {
     pub message: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
+#[cfg(feature = "grpc")]
 pub mod scoring_client {
     #![allow(
         unused_variables,
@@ -963,6 +964,7 @@ pub mod scoring_client {
     }
 }
 /// Generated server implementations.
+#[cfg(feature = "grpc")]
 pub mod scoring_server {
     #![allow(
         unused_variables,

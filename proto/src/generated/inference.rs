@@ -204,6 +204,7 @@ pub mod model_infer_response {
     }
 }
 /// Generated client implementations.
+#[cfg(feature = "grpc")]
 pub mod grpc_inference_service_client {
     #![allow(
         unused_variables,
@@ -447,6 +448,7 @@ pub mod grpc_inference_service_client {
     }
 }
 /// Generated server implementations.
+#[cfg(feature = "grpc")]
 pub mod grpc_inference_service_server {
     #![allow(
         unused_variables,

@@ -37,7 +37,7 @@ pub enum Event<'a> {
     Start { topic: &'a str, partition: i32, offset: i64 },
     /// The next record of a partition. `source` is what its header says about an earlier mirror.
     Record { topic: &'a str, partition: i32, offset: i64, bytes: u64, source: Option<&'a Source>, now_ms: u64 },
-    /// The source no longer has, or never had, the offset that is to be read next.
+    /// The source said that the offset to be read next is missing, and this is what it has.
     OffsetMissing { topic: &'a str, partition: i32, first: i64, end: i64 },
     /// The target does not take the record that was just to be written.
     RecordRefused { topic: &'a str, partition: i32, why: &'a str },
@@ -291,7 +291,10 @@ impl Mirror {
             _ if !state.stored => effects.push(Effect::FindStart { topic: topic.to_owned(), partition }),
             Some(next) if next < first => state.stop(topic, partition, StopReason::RetentionOvertook { next, first }, effects),
             Some(next) if next > end => state.stop(topic, partition, StopReason::LogIsShorter { next, end }, effects),
-            _ => {}
+            // It is there now: a partition that changes its leader may not have it for a moment. The client has given up
+            // reading and must be told again.
+            Some(next) => effects.push(Effect::Read { topic: topic.to_owned(), partition, from: next }),
+            None => {}
         }
     }
 
@@ -447,6 +450,14 @@ mod tests {
         let effects = step(&mut mirror, &Event::OffsetMissing { topic: TOPIC, partition: 0, first: 0, end: 10 });
         let why = StopReason::LogIsShorter { next: 40, end: 10 };
         assert_eq!(effects, [Effect::StopReading { topic: TOPIC.into(), partition: 0, why }]);
+    }
+
+    #[test]
+    fn an_offset_that_was_missing_for_a_moment_only_is_read_again() {
+        let (mut mirror, _) = mirror(positions(40), 1);
+        step(&mut mirror, &record(40, 0));
+        let effects = step(&mut mirror, &Event::OffsetMissing { topic: TOPIC, partition: 0, first: 0, end: 90 });
+        assert_eq!(effects, [Effect::Read { topic: TOPIC.into(), partition: 0, from: 41 }]);
     }
 
     #[test]

@@ -135,7 +135,10 @@ impl Config {
         for topic in self.topics() {
             check_topic(&topic)?;
             if topic.starts_with(&format!("{}.", self.region)) {
-                return Err(invalid("additional_topics", &format!("{topic} is a mirror of this region's own topic: records would go in a circle")));
+                return Err(invalid(
+                    "additional_topics",
+                    &format!("{topic} is a mirror of this region's own topic: records would go in a circle"),
+                ));
             }
         }
         self.limits.check()

@@ -36,7 +36,13 @@ pub(crate) struct Measure {
 }
 
 impl Measure {
-    pub(crate) fn new(config: &Config, notes: Notes, clock: Clock, metrics: &KafkaMetrics, stop: CancellationToken) -> Result<Self, Trouble> {
+    pub(crate) fn new(
+        config: &Config,
+        notes: Notes,
+        clock: Clock,
+        metrics: &KafkaMetrics,
+        stop: CancellationToken,
+    ) -> Result<Self, Trouble> {
         let name = format!("fraudpipeline-mirror-{}-ends", config.origin);
         let consumer = ConsumerOptions::new(&name, &name).consumer(&config.source, metrics);
         let consumer = consumer.map_err(|error| trouble::of_config(Side::Source, &error))?;
@@ -53,7 +59,7 @@ impl Measure {
                 let at_ms = self.clock.now_ms();
                 self.notes.send(match self.ends(&partitions) {
                     Ok(ends) => Note::Ends { at_ms, ends },
-                    Err(error) => Note::Trouble(trouble::of_kafka(Side::Source, error)),
+                    Err(error) => Note::EndsNotRead(trouble::of_kafka(Side::Source, error)),
                 });
             }
             thread::sleep(self.interval.saturating_sub(began.elapsed()));

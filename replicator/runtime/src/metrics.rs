@@ -69,7 +69,11 @@ impl Metrics {
         mirror.register("records", "Records mirrored, committed", all.records.clone());
         mirror.register("bytes", "Bytes of keys and values mirrored, committed", all.bytes.clone());
         mirror.register("came_home_records", "Records not mirrored because this cluster wrote them first", all.came_home.clone());
-        mirror.register("lag_records", "Offsets behind the origin's committed end, by partition; absent when not known", all.lag_records.clone());
+        mirror.register(
+            "lag_records",
+            "Offsets behind the origin's committed end, by partition; absent when not known",
+            all.lag_records.clone(),
+        );
         mirror.register("lag_ms", "Time behind the origin, by partition; absent when not known", all.lag_ms.clone());
         mirror.register("lag_objective_ms", "Lag that is allowed", all.lag_objective_ms.clone());
         mirror.register("state", "1 for the state that the mirror is in", all.state.clone());

@@ -112,7 +112,8 @@ impl Sink {
     pub(crate) fn commit(&self, positions: &[(PositionKey, Position)]) -> Result<(), Trouble> {
         for (key, position) in positions {
             let (key, value) = (key.to_string(), position.to_json());
-            let make = || BaseRecord::to(&self.positions_topic).partition(self.positions_partition).key(key.as_bytes()).payload(value.as_bytes());
+            let make =
+                || BaseRecord::to(&self.positions_topic).partition(self.positions_partition).key(key.as_bytes()).payload(value.as_bytes());
             self.send(make).map_err(|error| match error {
                 WriteError::Refused(why) => Trouble::Refused { side: Side::Target, why },
                 WriteError::Trouble(trouble) => trouble,

@@ -28,8 +28,8 @@ pub(crate) async fn keep_in_step(config: &Config, source: &Admin, target: &Admin
         tokio::select! {
             note = async {
                 match compare(config, source, target).await {
-                    Ok(topics) => Note::Topics(topics),
-                    Err(trouble) => Note::Trouble(trouble),
+                    Ok((topics, trouble)) => Note::Topics(topics, trouble),
+                    Err(trouble) => Note::TopicsNotCompared(trouble),
                 }
             } => notes.send(note),
             () = stop.cancelled() => return,
@@ -37,7 +37,8 @@ pub(crate) async fn keep_in_step(config: &Config, source: &Admin, target: &Admin
     }
 }
 
-async fn compare(config: &Config, source: &Admin, target: &Admin) -> Result<BTreeMap<String, u32>, Trouble> {
+/// The topics that are in order now, with their partition counts, and what is wrong with one of the others.
+async fn compare(config: &Config, source: &Admin, target: &Admin) -> Result<(BTreeMap<String, u32>, Option<Trouble>), Trouble> {
     let wanted: Vec<String> = config.topics().into_iter().collect();
     let origin = source.describe(&wanted).await.map_err(|error| trouble::of_admin(Side::Source, error))?;
     let specs: Vec<TopicSpec> = origin.iter().map(|(name, info)| mirrored_spec(config, name, info)).collect();
@@ -46,25 +47,16 @@ async fn compare(config: &Config, source: &Admin, target: &Admin) -> Result<BTre
     let mut usable = BTreeMap::new();
     for (report, (name, info)) in reports.into_iter().zip(&origin) {
         match report.outcome {
-            TopicOutcome::Failed { why } => failed = Some(format!("topic {}: {why}", report.name)),
-            TopicOutcome::Unchanged => {
-                usable.insert(name.clone(), info.partitions);
+            TopicOutcome::Failed { why } => {
+                failed = Some(Trouble::Refused { side: Side::Target, why: format!("topic {}: {why}", report.name) });
+                continue;
             }
-            changed => {
-                tracing::info!(topic = report.name, ?changed, "mirrored topic made like the origin's");
-                usable.insert(name.clone(), info.partitions);
-            }
+            TopicOutcome::Unchanged => {}
+            changed => tracing::info!(topic = report.name, ?changed, "mirrored topic made like the origin's"),
         }
+        usable.insert(name.clone(), info.partitions);
     }
-    match failed {
-        // The others are mirrored all the same, from the round in which they were found in order.
-        Some(why) if usable.is_empty() => Err(Trouble::Refused { side: Side::Target, why }),
-        Some(why) => {
-            tracing::error!(why, "mirrored topic cannot be made");
-            Ok(usable)
-        }
-        None => Ok(usable),
-    }
+    Ok((usable, failed))
 }
 
 fn mirrored_spec(config: &Config, name: &str, info: &TopicInfo) -> TopicSpec {

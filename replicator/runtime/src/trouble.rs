@@ -26,7 +26,9 @@ pub(crate) fn of_kafka(side: Side, error: KafkaError) -> Trouble {
         other => other.to_string(),
     };
     match error.rdkafka_error_code().or_else(|| transaction_code(&error)) {
-        Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch) => Trouble::Fenced { why },
+        Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch) => {
+            Trouble::Fenced { why }
+        }
         Some(RDKafkaErrorCode::MessageTimedOut) => Trouble::Unreachable { side, why },
         _ => of_admin(side, AdminError::from(error)),
     }

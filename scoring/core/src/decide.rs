@@ -227,14 +227,20 @@ pub struct Grounds<'a> {
     pub approve_below_minor: i64,
 }
 
-/// A rule that sets a verdict decides; else the score by the thresholds; else, where a score should be, the amount.
+/// A rule that approves or declines decides; else the score by the thresholds; else, where a score should be, the amount.
+/// A rule that asks for a review is a floor: it never softens a decline.
 pub fn decide(grounds: &Grounds<'_>) -> Decision {
     let scored = adjusted(grounds.scored, grounds.rules);
-    let (verdict, reason) = deciding_rule(grounds.rules).unwrap_or_else(|| match scored {
+    let without_rules = match scored {
         Scored::Score(score) => by_score(score, grounds.thresholds),
         Scored::NotNeeded => (Verdict::Approve, String::new()),
         Scored::Unavailable => by_amount(grounds.amount_base_minor, grounds.approve_below_minor),
-    });
+    };
+    let (verdict, reason) = match deciding_rule(grounds.rules) {
+        Some((Verdict::Review, _)) if without_rules.0 == Verdict::Decline => without_rules,
+        Some(by_rule) => by_rule,
+        None => without_rules,
+    };
     Decision {
         verdict,
         score: if let Scored::Score(score) = scored { Some(score) } else { None },
@@ -276,6 +282,14 @@ fn by_amount(amount_base_minor: Option<i64>, approve_below_minor: i64) -> (Verdi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_that_asks_for_a_review_never_softens_a_decline() {
+        let review = [RuleHit { id: "missing-data".into(), priority: 9, action: RuleAction::Set(Verdict::Review) }];
+        let decision = decide(&grounds(Scored::Score(0.95), &review));
+        assert_eq!((decision.verdict, decision.reasons), (Verdict::Decline, vec!["SCORE_AT_DECLINE".to_owned()]));
+        assert_eq!(decide(&grounds(Scored::Score(0.1), &review)).verdict, Verdict::Review);
+    }
 
     fn grounds(scored: Scored, rules: &[RuleHit]) -> Grounds<'_> {
         let thresholds = Thresholds::new(0.5, 0.9).unwrap();

@@ -449,8 +449,8 @@ mod tests {
         let full = FeatureSchema::full(&Windows::default());
         let light = FeatureSchema::light(&Windows::default());
         assert_eq!((full.width(), light.width()), (40, 13));
-        assert_eq!(full.fingerprint(), "FULL");
-        assert_eq!(light.fingerprint(), "LIGHT");
+        assert_eq!(full.fingerprint(), "0648df0b0396b0f32f976cc3adb907036be6115718a4119b879f347a33ccfb4f");
+        assert_eq!(light.fingerprint(), "0612b3f7782c3934214d8da74cb7088ecf0ad125da213211258856de055312fd");
     }
 
     #[test]

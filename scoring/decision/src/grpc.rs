@@ -69,6 +69,7 @@ async fn stream_answer(service: &Arc<Service>, request: DecideRequest) -> Decide
 async fn decide(service: &Arc<Service>, request: DecideRequest, limit: Option<Duration>) -> Result<DecideResponse, Refusal> {
     let bytes_max = service.request_bytes_max();
     if request.encoded_len() > bytes_max {
+        service.refused("too_large");
         return Err(Refusal::TooLarge { bytes_max });
     }
     service.decide(request, limit).await

@@ -43,8 +43,8 @@ const EXAMPLES: &str = "\
 Examples:
   Try it out:
     scoring-decision --standalone
-  In a pod:
-    scoring-decision --config /etc/fraudpipeline/config/config.yaml --plan /etc/fraudpipeline/plan/plan.yaml";
+  As the operator starts it:
+    scoring-decision --config config.yaml --plan plan.yaml";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -52,7 +52,7 @@ async fn main() -> ExitCode {
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("scoring-decision: {error:#}");
+            eprintln!("scoring-decision: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }
@@ -68,4 +68,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             standalone::run(listen, stop).await
         }
     }
+}
+
+/// The chain of causes, without those that the error before has already told.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        before if before.contains(&cause) => told,
+        before => format!("{before}: {cause}"),
+    })
 }

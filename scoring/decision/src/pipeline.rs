@@ -85,7 +85,7 @@ impl Pipeline {
     ) -> Result<DecideResponse, Refusal> {
         let mut watch = Watch::start(accepted_at, &self.parts.metrics);
         let payment = validate::check(request, (self.parts.clock)()).map_err(|problems| {
-            self.parts.metrics.refused("invalid");
+            self.refused("invalid");
             Refusal::Invalid(problems)
         })?;
         let _in_flight = self.parts.metrics.begin();
@@ -226,6 +226,11 @@ impl Pipeline {
 
     pub fn settings(&self) -> &Settings {
         &self.parts.settings
+    }
+
+    /// Counts a request that got an error and no decision.
+    pub fn refused(&self, reason: &'static str) {
+        self.parts.metrics.refused(reason);
     }
 
     pub fn handover(&self) -> &Handover {

@@ -48,9 +48,15 @@ impl Service {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::error!(%error, "a decision ended with a panic");
+                self.refused("internal");
                 Err(Refusal::Internal)
             }
         }
+    }
+
+    /// Counts a request that was refused before it came here.
+    pub fn refused(&self, reason: &'static str) {
+        self.pipeline.refused(reason);
     }
 
     /// Waits for decisions under way; gives how many are still open at the time limit.

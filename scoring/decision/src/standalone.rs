@@ -129,7 +129,7 @@ Ask for a decision:
     "deviceId": "d-1", "ipAddress": "192.0.2.7", "ipCountry": "US", "channel": "WEB", "cardEntry": "KEYED"
   }}'
 
-Send it again under other transactionIds within a minute, and see how the features make it doubtful.
+Send it five times within five seconds, each under another transactionId, and the rule card-burst declines it.
 "#
     )
 }

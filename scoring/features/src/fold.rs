@@ -25,9 +25,8 @@ use scoring_core::{
 use tokio::time::Instant;
 
 use crate::{
-    RedisStore,
+    FeatureMetrics, RedisStore,
     commands::{EPOCH_KEY, EntityKey, VECTOR_KEY, add, event_set_key, keep_alive, read, set_of, trim},
-    link::Failure,
     shards::{Shard, Shards},
 };
 
@@ -95,7 +94,7 @@ impl RedisStore {
     pub async fn positions(&self, within: Duration) -> Result<Positions, FoldError> {
         let deadline = Instant::now() + within;
         let shards = self.shards();
-        let vectors = try_join_all(shards.all().map(|shard| vector_of(shard, deadline))).await?;
+        let vectors = try_join_all(shards.all().map(|shard| vector_of(shard, deadline, &self.metrics))).await?;
         Ok(minimum(vectors))
     }
 
@@ -170,7 +169,7 @@ impl Batch<'_> {
         let started = Instant::now();
         self.check_epoch(part.shard).await?;
         let (transaction, reads) = self.transaction(&part.entities);
-        let answers = ask(part.shard, &transaction, self.deadline).await?;
+        let answers = ask(part.shard, &transaction, self.deadline, &self.store.metrics).await?;
         self.store.metrics.round_trip(part.shard.index, "fold", started.elapsed());
         // No answers at all: the watched epoch changed, and nothing was done.
         if answers.is_empty() {
@@ -184,7 +183,7 @@ impl Batch<'_> {
     async fn check_epoch(&self, shard: &Shard) -> Result<(), FoldError> {
         let mut pipeline = pipe();
         pipeline.ignore_errors().cmd("WATCH").arg(EPOCH_KEY).ignore().cmd("GET").arg(EPOCH_KEY);
-        let answers = ask(shard, &pipeline, self.deadline).await?;
+        let answers = ask(shard, &pipeline, self.deadline, &self.store.metrics).await?;
         let answer = answers.into_iter().next().ok_or_else(|| unexpected(shard, 0))?.map_err(|error| refused(shard, &error))?;
         let promoted_in: Option<u64> = redis::from_redis_value(answer).map_err(|error| refused(shard, &error.into()))?;
         EpochGuard::new(Epoch(promoted_in.unwrap_or(0)))
@@ -246,10 +245,10 @@ fn set_vector(positions: &Positions) -> Option<Cmd> {
     Some(set)
 }
 
-async fn vector_of(shard: &Shard, deadline: Instant) -> Result<Positions, FoldError> {
+async fn vector_of(shard: &Shard, deadline: Instant, metrics: &FeatureMetrics) -> Result<Positions, FoldError> {
     let mut pipeline = pipe();
     pipeline.ignore_errors().cmd("HGETALL").arg(VECTOR_KEY);
-    let answer = ask(shard, &pipeline, deadline).await?.into_iter().next().ok_or_else(|| unexpected(shard, 0))?;
+    let answer = ask(shard, &pipeline, deadline, metrics).await?.into_iter().next().ok_or_else(|| unexpected(shard, 0))?;
     let answer = answer.map_err(|error| refused(shard, &error))?;
     let entries: BTreeMap<String, String> = redis::from_redis_value(answer).map_err(|error| refused(shard, &error.into()))?;
     let parsed = |(partition, next): (String, String)| match (partition.parse(), next.parse::<i64>()) {
@@ -268,17 +267,29 @@ fn minimum(vectors: Vec<Positions>) -> Positions {
 }
 
 /// Folding always goes over the write connection, which nothing else uses in the builder: WATCH belongs to a connection.
-async fn ask(shard: &Shard, pipeline: &Pipeline, deadline: Instant) -> Result<Vec<Result<Value, RedisError>>, FoldError> {
-    let failed = |failure: Failure| FoldError::Shard { shard: shard.index, problem: failure.to_string() };
-    shard.write.send(pipeline, deadline).await.map_err(failed)
+async fn ask(
+    shard: &Shard,
+    pipeline: &Pipeline,
+    deadline: Instant,
+    metrics: &FeatureMetrics,
+) -> Result<Vec<Result<Value, RedisError>>, FoldError> {
+    shard.write.send(pipeline, deadline).await.map_err(|failure| {
+        metrics.failure(shard.index, failure.cause());
+        problem(shard, &failure.to_string())
+    })
 }
 
 fn refused(shard: &Shard, error: &RedisError) -> FoldError {
-    FoldError::Shard { shard: shard.index, problem: error.to_string() }
+    problem(shard, &error.to_string())
+}
+
+/// An aborted transaction repeats the reason for each of its commands: the beginning tells it.
+fn problem(shard: &Shard, text: &str) -> FoldError {
+    FoldError::Shard { shard: shard.index, problem: text.chars().take(300).collect() }
 }
 
 fn unexpected(shard: &Shard, answers: usize) -> FoldError {
-    FoldError::Shard { shard: shard.index, problem: format!("gave an unexpected number of answers ({answers})") }
+    problem(shard, &format!("gave an unexpected number of answers ({answers})"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! What the Redis store does when shards are away, silent, read-only or full, and how folding stays safe.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
@@ -6,6 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use common::{Redis, config, free_port, payment, plan};
 use domain::{Epoch, HostPort, OlderEpoch, RegionRole};
+use prometheus_client::registry::Registry;
 use scoring_core::{decide::FeatureState, event::EntityKind, windows::Windows};
 use scoring_features::{FeatureMetrics, FoldError, LogPartition, Positions, RedisConfig, RedisStore, UnusablePlan};
 use tokio::time::Instant;
@@ -125,29 +127,31 @@ async fn a_standby_region_reads_its_replica_and_writes_nothing() {
 #[tokio::test]
 async fn a_shard_that_became_read_only_or_full_still_answers_the_read() {
     let redis = Redis::start();
-    let store = store(1, RegionRole::Active, &[redis.address()]);
+    let mut registry = Registry::default();
+    let metrics = FeatureMetrics::register(&mut registry);
+    let store = RedisStore::start(config(), Windows::default(), metrics, &plan(1, RegionRole::Active, &[redis.address()])).unwrap();
     connected(&store).await;
     store.record_and_read(&payment("t-1", 1, NOW), in_time()).await;
     redis.ask::<()>("REPLICAOF 127.0.0.1 1");
     let read = store.record_and_read(&payment("t-2", 1, NOW), in_time()).await;
     assert_eq!((read.recorded, read.unread.len(), read.sets.get(EntityKind::Card).unwrap().records().len()), (false, 0, 1));
-    assert!(
-        store
-            .fold(&[payment("t-2", 1, NOW)], &position(0, 1), &BTreeSet::new(), NOW, WITHIN)
-            .await
-            .unwrap_err()
-            .to_string()
-            .contains("shard 0")
-    );
+    let refused = store.fold(&[payment("t-2", 1, NOW)], &position(0, 1), &BTreeSet::new(), NOW, WITHIN).await.unwrap_err().to_string();
+    assert!(refused.contains("shard 0") && refused.contains("read only replica") && refused.len() < 400, "{refused}");
 
     redis.ask::<()>("REPLICAOF NO ONE");
     redis.ask::<()>("CONFIG SET maxmemory 1");
     let read = store.record_and_read(&payment("t-2", 1, NOW), in_time()).await;
     assert_eq!((read.recorded, read.unread.len()), (false, 0));
-    let error = store.fold(&[payment("t-2", 1, NOW)], &position(0, 1), &BTreeSet::new(), NOW, WITHIN).await;
-    assert!(error.is_err());
+    let refused = store.fold(&[payment("t-2", 1, NOW)], &position(0, 1), &BTreeSet::new(), NOW, WITHIN).await.unwrap_err().to_string();
+    assert!(refused.contains("maxmemory"), "{refused}");
     redis.ask::<()>("CONFIG SET maxmemory 0");
     assert_eq!(store.positions(WITHIN).await.unwrap(), Positions::new());
+
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for cause in ["read_only", "out_of_memory"] {
+        assert!(text.contains(&format!("feature_store_failures_total{{shard=\"0\",cause=\"{cause}\"}} 5")), "{text}");
+    }
 }
 
 #[tokio::test]

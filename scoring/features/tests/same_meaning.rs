@@ -1,4 +1,5 @@
 //! One suite for both stores: what an event set means does not depend on where it is kept.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 

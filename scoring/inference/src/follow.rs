@@ -22,6 +22,8 @@ pub(crate) struct Follower {
     pub(crate) loader: Arc<Loader>,
     pub(crate) models: Arc<Models>,
     pub(crate) metrics: Metrics,
+    /// The last failure that was logged, so that trying again is not logged each time.
+    pub(crate) logged: Option<&'static str>,
 }
 
 impl Follower {
@@ -63,7 +65,7 @@ impl Follower {
         }
     }
 
-    async fn bring_into_service(&self) {
+    async fn bring_into_service(&mut self) {
         if self.models.go_back_to(&self.wanted) {
             return self.succeeded();
         }
@@ -90,17 +92,19 @@ impl Follower {
         }
     }
 
-    fn succeeded(&self) {
+    fn succeeded(&mut self) {
+        self.logged = None;
         self.models.set_problem(None);
         self.metrics.in_service(&self.models, &self.wanted);
     }
 
-    fn report(&self, problem: String, reason: &'static str) {
+    fn report(&mut self, problem: String, reason: &'static str) {
         self.metrics.load_failed(reason);
-        if self.models.problem().as_ref() != Some(&problem) {
-            tracing::error!(problem, "wanted model is not in service; what runs keeps running");
-            self.models.set_problem(Some(problem));
+        if self.logged != Some(reason) {
+            tracing::error!(problem, reason, "wanted model is not in service; what runs keeps running");
+            self.logged = Some(reason);
         }
+        self.models.set_problem(Some(problem));
         self.metrics.in_service(&self.models, &self.wanted);
     }
 }

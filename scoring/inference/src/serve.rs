@@ -82,7 +82,7 @@ pub async fn run(config: Config, path: &Path, stop: CancellationToken) -> Result
         rows_max: config.limits.rows_max,
         bytes_max: config.limits.model_bytes_max,
     });
-    let follower = Follower { path: path.to_owned(), wanted: config.model.clone(), loader, models, metrics };
+    let follower = Follower { path: path.to_owned(), wanted: config.model.clone(), loader, models, metrics, logged: None };
     servers.spawn(follower.run(stop));
     Ok(Running { grpc, rest, admin, service, servers, admin_server, admin_stop })
 }

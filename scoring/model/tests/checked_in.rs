@@ -1,4 +1,5 @@
 //! The models that are checked in under models/: they fit this build's features and score as ONNX Runtime did.
+#![allow(clippy::unwrap_used)]
 
 use scoring_core::schema::{FeatureSchema, Group};
 use scoring_core::windows::Windows;

@@ -1,4 +1,5 @@
 //! Bytes of any kind are refused with a sentence, or score; they never panic and never hang.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use scoring_model::{ModelError, ModelPackage};

@@ -87,6 +87,7 @@ fn container(input: &BuildInput<'_>, drain_seconds: u64) -> Value {
     if input.effective.spec.currency.rates_ref.is_some() {
         mounts.push(pod::mount("rates", files::RATES_FOLDER));
     }
+    mounts.extend(pod::bucket_secret(input).map(|(mount, _)| mount));
     let container = json!({
         "name": PART.label(),
         "image": input.images.decision,
@@ -112,6 +113,7 @@ fn volumes(input: &BuildInput<'_>, name: &str) -> Vec<Value> {
     if let Some(rates) = &spec.currency.rates_ref {
         volumes.push(pod::config_map_volume("rates", rates.name.as_str()));
     }
+    volumes.extend(pod::bucket_secret(input).map(|(_, volume)| volume));
     volumes
 }
 

@@ -124,7 +124,9 @@ impl Shard<'_> {
 
     fn container(&self, memory: u64) -> Value {
         let ping = json!({"exec": {"command": ["redis-cli", "-e", "--user", "probe", "ping"]}});
-        let probe = |period: u64, failures: u64| merged(ping.clone(), json!({"periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures}));
+        let probe = |period: u64, failures: u64| {
+            merged(ping.clone(), json!({"periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures}))
+        };
         // Beside the data: the backlog, twice that for replicas that are late, and what the process itself needs.
         let needed = memory + 3 * backlog_bytes(memory) + 32 * MEBIBYTE;
         let amount = format!("{}Mi", needed.div_ceil(MEBIBYTE));

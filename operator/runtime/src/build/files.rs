@@ -17,6 +17,7 @@ pub(super) const RULES_FOLDER: &str = "/etc/fraudpipeline/rules";
 pub(super) const RATES_FOLDER: &str = "/etc/fraudpipeline/rates";
 pub(super) const PII_FOLDER: &str = "/etc/fraudpipeline/pii";
 pub(super) const REDIS_FOLDER: &str = "/etc/fraudpipeline/redis";
+pub(super) const BUCKET_FOLDER: &str = "/etc/fraudpipeline/bucket";
 pub(super) const MODELS_FOLDER: &str = "/var/cache/fraudpipeline/models";
 
 /// A file whose process follows part of it while it runs.
@@ -146,6 +147,9 @@ fn model(input: &BuildInput<'_>, uri: &str, sha256: &str) -> Value {
     let mut model = json!({"uri": uri, "sha256": sha256});
     if let Some(bucket) = &input.effective.region.model {
         model["endpoint"] = json!(bucket.endpoint.as_str());
+        if bucket.secret_ref.is_some() {
+            model["credentials_dir"] = json!(BUCKET_FOLDER);
+        }
     }
     model
 }

@@ -35,11 +35,13 @@ fn service(input: &BuildInput<'_>, name: String) -> Desired {
 
 fn deployment(input: &BuildInput<'_>, name: String, restart_on: &str) -> Desired {
     let inference = &input.effective.spec.scoring.inference;
+    let mut volumes = vec![pod::config_map_volume("config", &name), pod::empty_dir("models", "512Mi"), pod::empty_dir("tmp", "64Mi")];
+    volumes.extend(pod::bucket_secret(input).map(|(_, volume)| volume));
     let pod = pod::Pod {
         part: PART,
         labels: json!({}),
         container: container(input),
-        volumes: vec![pod::config_map_volume("config", &name), pod::empty_dir("models", "512Mi"), pod::empty_dir("tmp", "64Mi")],
+        volumes,
         config_digest: digest(restart_on),
         grace_seconds: DRAIN_SECONDS + SHUTDOWN_GRACE_SECONDS + 5,
     };
@@ -53,17 +55,19 @@ fn deployment(input: &BuildInput<'_>, name: String, restart_on: &str) -> Desired
 }
 
 fn container(input: &BuildInput<'_>) -> Value {
+    let mut mounts = vec![
+        pod::mount("config", files::CONFIG_FOLDER),
+        pod::writable_mount("models", files::MODELS_FOLDER),
+        pod::writable_mount("tmp", "/tmp"),
+    ];
+    mounts.extend(pod::bucket_secret(input).map(|(mount, _)| mount));
     let container = json!({
         "name": PART.label(),
         "image": input.images.inference,
         "args": ["--config", files::config_path()],
         "ports": [pod::port("grpc", GRPC_PORT), pod::port("rest", REST_PORT), pod::port("admin", pod::ADMIN_PORT)],
         "resources": pod::resources(&input.effective.spec.scoring.inference.resources, "100m", "192Mi", "768Mi"),
-        "volumeMounts": [
-            pod::mount("config", files::CONFIG_FOLDER),
-            pod::writable_mount("models", files::MODELS_FOLDER),
-            pod::writable_mount("tmp", "/tmp"),
-        ],
+        "volumeMounts": mounts,
         "lifecycle": pod::drain(DRAIN_SECONDS),
     });
     merged(container, pod::admin_probes())

@@ -31,7 +31,11 @@ fn deployment(input: &BuildInput<'_>, name: String, origin: &RegionName, config:
         part: PART,
         labels: origin_label.clone(),
         container: container(input),
-        volumes: vec![pod::config_map_volume("config", &name), pod::config_map_volume("plan", &input.name("plan")), pod::empty_dir("tmp", "64Mi")],
+        volumes: vec![
+            pod::config_map_volume("config", &name),
+            pod::config_map_volume("plan", &input.name("plan")),
+            pod::empty_dir("tmp", "64Mi"),
+        ],
         config_digest: digest(config),
         grace_seconds: SHUTDOWN_GRACE_SECONDS + 5,
     };

@@ -20,7 +20,13 @@ pub(super) fn policies(input: &BuildInput<'_>) -> Vec<Desired> {
             Part::Decision,
             // Clients are outside: payment services, load balancers.
             vec![json!({"ports": ports(&[8443, 8080])}), admin.clone()],
-            vec![edges.dns(), edges.to_part(Part::FeatureStore, REDIS_PORT), edges.to_part(Part::Inference, inference::GRPC_PORT), edges.to_kafka(&[input.region]), edges.to_models()],
+            vec![
+                edges.dns(),
+                edges.to_part(Part::FeatureStore, REDIS_PORT),
+                edges.to_part(Part::Inference, inference::GRPC_PORT),
+                edges.to_kafka(&[input.region]),
+                edges.to_models(),
+            ],
         ),
         edges.policy(
             Part::Inference,
@@ -87,7 +93,8 @@ impl Edges<'_> {
 
     fn to_kafka(&self, regions: &[&RegionName]) -> Value {
         let named = regions.iter().filter_map(|region| self.input.effective.spec.region(region.as_str())?.kafka.as_ref());
-        let numbers: BTreeSet<u16> = named.flat_map(|kafka| &kafka.bootstrap_servers).filter_map(|server| port_of(server.as_str())).collect();
+        let numbers: BTreeSet<u16> =
+            named.flat_map(|kafka| &kafka.bootstrap_servers).filter_map(|server| port_of(server.as_str())).collect();
         json!({"ports": ports(&numbers.into_iter().collect::<Vec<_>>())})
     }
 
@@ -118,7 +125,8 @@ impl Edges<'_> {
     }
 
     fn to_other_shards(&self) -> Value {
-        let addresses = self.input.plan.features.exposed.iter().filter(|(region, _)| *region != self.input.region).flat_map(|(_, addresses)| addresses);
+        let addresses =
+            self.input.plan.features.exposed.iter().filter(|(region, _)| *region != self.input.region).flat_map(|(_, addresses)| addresses);
         let numbers: BTreeSet<u16> = addresses.map(|address| address.port).chain([REDIS_PORT]).collect();
         self.between_regions("to", &numbers.into_iter().collect::<Vec<_>>())
     }

@@ -63,7 +63,9 @@ fn managed_by() -> Value {
 
 /// What the manifest adds, without the keys that are the operator's.
 fn foreign(additions: &std::collections::BTreeMap<String, String>) -> Value {
-    let ours = |key: &str| key.starts_with("app.kubernetes.io/") || key.split('/').next().is_some_and(|prefix| prefix.ends_with("fraudpipeline.dev"));
+    let ours = |key: &str| {
+        key.starts_with("app.kubernetes.io/") || key.split('/').next().is_some_and(|prefix| prefix.ends_with("fraudpipeline.dev"))
+    };
     Value::Object(additions.iter().filter(|(key, _)| !ours(key)).map(|(key, value)| (key.clone(), Value::from(value.as_str()))).collect())
 }
 
@@ -185,4 +187,11 @@ pub(super) fn secret_volume(name: &str, secret: &str) -> Value {
 
 pub(super) fn empty_dir(name: &str, size_limit: &str) -> Value {
     json!({"name": name, "emptyDir": {"sizeLimit": size_limit}})
+}
+
+/// The credentials of this region's bucket of models, as mount and volume; none if its requests are not signed.
+pub(super) fn bucket_secret(input: &BuildInput<'_>) -> Option<(Value, Value)> {
+    let secret = input.effective.region.model.as_ref()?.secret_ref.as_ref()?;
+    let keys = [("accessKeyId", "accessKeyId"), ("secretAccessKey", "secretAccessKey")];
+    Some((mount("bucket", super::files::BUCKET_FOLDER), secret_files("bucket", secret.name.as_str(), &keys)))
 }

@@ -11,7 +11,8 @@ use crate::kinds::{Desired, Kind, Part, labels, object, selector};
 pub(super) fn autoscaler(input: &BuildInput<'_>, part: Part, target: Kind, replicas: &Replicas) -> Desired {
     let name = input.name(part.label());
     let resource = target.api_resource();
-    let mut metrics = vec![json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}}})];
+    let mut metrics =
+        vec![json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}}})];
     if input.cluster.custom_metrics && part == Part::Decision {
         metrics.push(json!({"type": "Pods", "pods": {"metric": {"name": "request_latency_p99"}, "target": {"type": "AverageValue", "averageValue": "80m"}}}));
     }

@@ -16,7 +16,7 @@ use crate::{
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {kind} {name}: {source}")]
-pub struct InputError {
+pub(crate) struct InputError {
     kind: &'static str,
     name: String,
     source: kube::Error,
@@ -36,8 +36,12 @@ pub(super) async fn look(client: &Client, namespace: &str, references: &Referenc
         inputs.config_maps.extend(found.map(|map| (name.clone(), keys(map.data))));
     }
     if let Some(name) = &references.storage_class {
-        let found = classes.get_opt(name).await.map_err(|source| InputError { kind: "StorageClass", name: name.clone(), source })?;
-        inputs.storage_classes.extend(found.map(|_| name.clone()));
+        match classes.get_opt(name).await {
+            Ok(found) => inputs.storage_classes.extend(found.map(|_| name.clone())),
+            // Classes belong to the whole cluster: where the operator may not look at them, a missing one shows in its pods.
+            Err(kube::Error::Api(status)) if status.code == 403 => drop(inputs.storage_classes.insert(name.clone())),
+            Err(source) => return Err(InputError { kind: "StorageClass", name: name.clone(), source }),
+        }
     }
     Ok(inputs)
 }
@@ -47,7 +51,7 @@ fn keys<T>(data: Option<BTreeMap<String, T>>) -> BTreeSet<String> {
 }
 
 /// The password of the feature store's user `operator`, or why there is none.
-pub async fn operator_password(client: &Client, owner: &Owner) -> Result<String, String> {
+pub(crate) async fn operator_password(client: &Client, owner: &Owner) -> Result<String, String> {
     let (name, key) = (format!("{}-redis", owner.name), "operator.password");
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &owner.namespace);
     let secret = secrets.get_opt(&name).await.map_err(|error| format!("Secret {name} cannot be read: {error}"))?;

@@ -19,11 +19,11 @@ use crate::{
     metrics::Metrics,
 };
 
-pub use inputs::{InputError, operator_password};
-pub use topics::{TopicError, Topics};
+pub(crate) use inputs::{InputError, operator_password};
+pub(crate) use topics::Topics;
 
 /// Looks at everything that a pipeline has in this region.
-pub struct Observer {
+pub(crate) struct Observer {
     client: Client,
     cache: Cache,
     region: RegionName,
@@ -33,7 +33,7 @@ pub struct Observer {
 }
 
 impl Observer {
-    pub fn new(client: Client, cache: Cache, region: RegionName, topics: Arc<Topics>, metrics: Metrics) -> Self {
+    pub(crate) fn new(client: Client, cache: Cache, region: RegionName, topics: Arc<Topics>, metrics: Metrics) -> Self {
         Self { client, cache, region, topics, metrics, started: Instant::now() }
     }
 
@@ -41,18 +41,24 @@ impl Observer {
     ///
     /// # Errors
     /// When the API server does not answer: then nothing is decided about the manifest.
-    pub async fn inputs(&self, namespace: &str, references: &crate::validate::References<'_>) -> Result<crate::validate::Inputs, InputError> {
+    pub(crate) async fn inputs(
+        &self,
+        namespace: &str,
+        references: &crate::validate::References<'_>,
+    ) -> Result<crate::validate::Inputs, InputError> {
         inputs::look(&self.client, namespace, references).await
     }
 
     /// What the committed plan has become so far. `effective` is the spec that the plan pins.
-    pub async fn pipeline(&self, owner: &Owner, plan: &Plan, effective: &EffectiveRegionSpec) -> Observation {
+    pub(crate) async fn pipeline(&self, owner: &Owner, plan: &Plan, effective: &EffectiveRegionSpec) -> Observation {
         if plan.role_of(&self.region).is_none_or(|role| role == RegionRole::Witness) {
             return Observation::nothing("this region runs nothing");
         }
         let password = inputs::operator_password(&self.client, owner).await;
-        let ((shards, copies), topics) =
-            tokio::join!(shards::look(self, plan, password), self.topics.look(&owner.namespace, &effective.spec, &effective.region, self.now_ms()));
+        let ((shards, copies), topics) = tokio::join!(
+            shards::look(self, plan, password),
+            self.topics.look(&owner.namespace, &effective.spec, &effective.region, self.now_ms())
+        );
         self.metrics.shards(&owner.namespace, &owner.name, &shards::role_names(&shards));
         Observation { view: self.view(owner), topics, shards, copies, components: pods::look(self, owner, plan, effective) }
     }

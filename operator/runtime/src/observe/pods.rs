@@ -10,7 +10,12 @@ use serde_json::Value;
 use super::Observer;
 use crate::kinds::{Kind, Owner};
 
-pub(super) fn look(observer: &Observer, owner: &Owner, plan: &Plan, effective: &EffectiveRegionSpec) -> BTreeMap<Component, Known<Workload>> {
+pub(super) fn look(
+    observer: &Observer,
+    owner: &Owner,
+    plan: &Plan,
+    effective: &EffectiveRegionSpec,
+) -> BTreeMap<Component, Known<Workload>> {
     let at_least = |replicas: &Replicas| u32::try_from(replicas.min).unwrap_or(1);
     let scoring = &effective.spec.scoring;
     let mut wanted = vec![

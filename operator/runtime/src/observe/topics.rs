@@ -8,7 +8,7 @@ use std::{
 use crds::{FraudPipelineSpec, region::RegionSpec};
 use domain::{
     Known,
-    topics::{Topic, mirror_positions, mirror_runs},
+    topics::{Topic, dead_letters, mirror_positions, mirror_runs},
 };
 use kafka::{Admin, ClientTuning, KafkaConfig, KafkaMetrics, TopicOutcome, TopicSpec};
 use operator_planner::TopicsState;
@@ -24,7 +24,7 @@ const BAD_FOR: Duration = Duration::from_secs(5);
 const RUNS_RETENTION_MS: u64 = 30 * 24 * 3600 * 1000;
 
 #[derive(Debug, thiserror::Error)]
-pub enum TopicError {
+pub(crate) enum TopicError {
     #[error("Kafka {servers}: {source}")]
     Kafka { servers: String, source: kafka::AdminError },
     #[error("Kafka {servers} did not answer in time")]
@@ -34,7 +34,7 @@ pub enum TopicError {
 }
 
 /// Connections to the regions' own Kafkas, kept between passes, with what was last seen.
-pub struct Topics {
+pub(crate) struct Topics {
     metrics: KafkaMetrics,
     seen: Mutex<BTreeMap<String, Seen>>,
 }
@@ -46,7 +46,7 @@ struct Seen {
 }
 
 impl Topics {
-    pub fn new(metrics: KafkaMetrics) -> Self {
+    pub(crate) fn new(metrics: KafkaMetrics) -> Self {
         Self { metrics, seen: Mutex::default() }
     }
 
@@ -63,7 +63,7 @@ impl Topics {
     ///
     /// # Errors
     /// When Kafka does not answer, or refuses one of them.
-    pub async fn ensure(&self, namespace: &str, spec: &FraudPipelineSpec, region: &RegionSpec) -> Result<(), TopicError> {
+    pub(crate) async fn ensure(&self, namespace: &str, spec: &FraudPipelineSpec, region: &RegionSpec) -> Result<(), TopicError> {
         let admin = self.admin(region).await?;
         let servers = servers(region);
         let wanted = wanted(spec);
@@ -138,6 +138,7 @@ fn wanted(spec: &FraudPipelineSpec) -> Vec<TopicSpec> {
         config: config.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
     };
     let mut topics: Vec<_> = Topic::MIRRORED.iter().map(|own| topic(own.local(prefix), partitions, &[])).collect();
+    topics.push(topic(dead_letters(prefix), 1, &[]));
     if spec.regions.iter().filter(|region| region.runs_the_data_plane()).count() > 1 {
         topics.push(topic(mirror_positions(prefix), POSITIONS_PARTITIONS, &[("cleanup.policy", "compact".into())]));
         let kept = [("cleanup.policy", "delete".to_owned()), ("retention.ms", RUNS_RETENTION_MS.to_string())];

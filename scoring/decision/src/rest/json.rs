@@ -232,7 +232,10 @@ fn degradation_json(degradation: &Degradation) -> DegradationJson<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
+    use proto::fraud::v1::Thresholds;
 
     use super::*;
 
@@ -274,6 +277,44 @@ mod tests {
             let (found, why) = refused(body);
             assert!(found == field && why.contains(detail), "{body}: {found}: {why}");
         }
+    }
+
+    fn schema(name: &str) -> Map<String, Value> {
+        let document: Value = serde_json::from_str(super::super::OPENAPI).unwrap();
+        document["components"]["schemas"][name]["properties"].as_object().unwrap().clone()
+    }
+
+    /// A value of every member that the document describes.
+    fn sample(name: &str) -> Value {
+        let value = |member: &Value| match (&member["$ref"], member["enum"].as_array(), member["type"].as_str()) {
+            (Value::String(reference), ..) => sample(reference.rsplit('/').next().unwrap()),
+            (_, Some(choices), _) => choices[0].clone(),
+            (_, _, Some("integer")) => Value::from(1),
+            _ => Value::from("x"),
+        };
+        schema(name).iter().map(|(name, member)| (name.clone(), value(member))).collect::<Map<_, _>>().into()
+    }
+
+    #[test]
+    fn the_openapi_document_describes_every_member_that_is_read_and_no_other() {
+        let request = read_request(sample("Payment").to_string().as_bytes()).unwrap();
+        assert_eq!((request.channel(), request.card.unwrap().expiry_year, request.merchant.unwrap().category_code), (Channel::Web, 1, 1));
+        let choices = |member: &str| schema("Payment")[member]["enum"].clone();
+        assert_eq!((choices("channel"), choices("cardEntry")), (Value::from(CHANNELS.to_vec()), Value::from(CARD_ENTRIES.to_vec())));
+    }
+
+    #[test]
+    fn the_openapi_document_describes_every_member_that_is_written() {
+        let response = DecideResponse {
+            score: Some(0.5),
+            thresholds: Some(Thresholds { review: 0.5, decline: 0.9, cause: "x".into() }),
+            degradation: Some(Degradation { incomplete_windows: vec!["1m".into()], ..Degradation::default() }),
+            ..DecideResponse::default()
+        };
+        let written: Map<String, Value> = serde_json::from_str(&write_response(&response)).unwrap();
+        let names = |map: &Map<String, Value>| map.keys().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(names(&written), names(&schema("Decision")));
+        assert_eq!(names(written["degradation"].as_object().unwrap()), names(&schema("Degradation")));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

@@ -17,6 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use proto::fraud::v1::DecideRequest;
 
 use crate::service::Service;
 use problem::ProblemDetails;
@@ -43,6 +44,12 @@ async fn decide(State(service): State<Arc<Service>>, headers: HeaderMap, body: R
 }
 
 async fn answer(service: &Arc<Service>, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<String, ProblemDetails> {
+    let request = read(service, headers, body).inspect_err(|problem| service.refused(problem.kind()))?;
+    let response = service.decide(request, None).await.map_err(ProblemDetails::from)?;
+    Ok(json::write_response(&response))
+}
+
+fn read(service: &Service, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<DecideRequest, ProblemDetails> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ProblemDetails::too_large(service.request_bytes_max()),
         _ => ProblemDetails::malformed("the body could not be read to its end".into()),
@@ -50,9 +57,7 @@ async fn answer(service: &Arc<Service>, headers: &HeaderMap, body: Result<Bytes,
     if !is_json(headers) {
         return Err(ProblemDetails::not_json());
     }
-    let request = json::read_request(&body).map_err(ProblemDetails::from)?;
-    let response = service.decide(request, None).await.map_err(ProblemDetails::from)?;
-    Ok(json::write_response(&response))
+    json::read_request(&body).map_err(ProblemDetails::from)
 }
 
 /// A missing content type is taken for JSON, as `curl` users expect once they have left it out.

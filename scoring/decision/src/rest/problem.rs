@@ -26,6 +26,11 @@ impl ProblemDetails {
         Self { status, kind, title, detail: detail.into(), errors: Vec::new() }
     }
 
+    /// For metrics, too.
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
     pub(super) fn malformed(detail: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "malformed", "The body is not a JSON object", detail)
     }
