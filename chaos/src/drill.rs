@@ -60,7 +60,7 @@ struct ClientResult {
 /// When the drill could not be carried out; a region that is not taken over is a verdict, not an error.
 pub fn region_kill(setting: &Setting, number: u32) -> anyhow::Result<Run> {
     let begun = Instant::now();
-    let regions = setting.sandbox.status()?.regions;
+    let regions = setting.sandbox.regions()?;
     let before = steady_state(setting, &regions)?;
     let active = region_of(&regions, &before)?;
     let epoch = before.epoch.context("the pipeline has no epoch yet")?;
@@ -104,12 +104,14 @@ impl Files {
     }
 }
 
-/// Every region says Ready, and all agree on who is active.
+/// Every region allows drills and says Ready, and all agree on who is active.
 fn steady_state(setting: &Setting, regions: &[Region]) -> anyhow::Result<PipelineStatus> {
     ensure!(regions.len() >= 2, "the sandbox has {} region(s); this drill needs another one that could take over", regions.len());
     let mut seen: BTreeMap<Option<String>, PipelineStatus> = BTreeMap::new();
     for region in regions {
-        let status = setting.sandbox.pipeline(&region.name, &setting.namespace, &setting.pipeline)?;
+        let pipeline = setting.sandbox.pipeline(&region.name, &setting.namespace, &setting.pipeline)?;
+        ensure!(pipeline.spec.drills.allowed(), "refused: {} has no `spec.drills.policy: Allowed` in {}", setting.pipeline, region.name);
+        let status = pipeline.status;
         ensure!(status.ready(), "not in steady state: the pipeline is not Ready in {}. See `kubectl fraud status`", region.name);
         seen.insert(status.active_region.clone(), status);
     }
@@ -145,7 +147,8 @@ fn watch_for_takeover(setting: &Setting, regions: &[Region], dead: &Region, epoc
     while killed.elapsed() < setting.fault {
         for region in regions.iter().filter(|region| region.name != dead.name) {
             // A survivor that does not answer says nothing either way.
-            let status = setting.sandbox.pipeline(&region.name, &setting.namespace, &setting.pipeline).unwrap_or_default();
+            let Ok(pipeline) = setting.sandbox.pipeline(&region.name, &setting.namespace, &setting.pipeline) else { continue };
+            let status = pipeline.status;
             let moved = status.epoch.is_some_and(|now| now > epoch) && status.active_region.as_ref() != Some(&dead.name);
             if moved && takeover.is_none() {
                 takeover = Some(killed.elapsed());

@@ -77,6 +77,9 @@ struct DrillArguments {
     sandbox: PathBuf,
     #[arg(long, default_value = "default")]
     instance: String,
+    /// Folder of all sandboxes
+    #[arg(long, default_value = "/var/lib/fraudpipeline")]
+    state: PathBuf,
     /// The fraud-payments program
     #[arg(long)]
     payments: PathBuf,
@@ -150,7 +153,7 @@ fn run_audit(arguments: &AuditArguments) -> anyhow::Result<bool> {
 
 fn run_drill(arguments: &DrillArguments) -> anyhow::Result<bool> {
     let setting = Setting {
-        sandbox: Sandbox { program: arguments.sandbox.clone(), instance: arguments.instance.clone() },
+        sandbox: Sandbox { program: arguments.sandbox.clone(), state: arguments.state.clone(), instance: arguments.instance.clone() },
         namespace: arguments.namespace.clone(),
         pipeline: arguments.pipeline.clone(),
         topic_prefix: arguments.topic_prefix.clone(),

@@ -3,7 +3,10 @@
 
 mod arguments;
 
-use std::process::ExitCode;
+use std::{
+    io::{ErrorKind, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use arguments::{Arguments, Command, RunArguments};
@@ -16,7 +19,7 @@ const LEASE_LOST: u8 = 3;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match (arguments.command, arguments.run) {
-        (Some(Command::Render(render)), _) => render.text().map(|text| println!("{text}")),
+        (Some(Command::Render(render)), _) => render.text().and_then(|text| print(&text)),
         (None, Some(run)) => start(&run),
         (None, None) => Err(anyhow::anyhow!("--config is needed: see --help")),
     };
@@ -27,6 +30,14 @@ fn main() -> ExitCode {
         std::process::exit(LEASE_LOST.into());
     }
     ExitCode::FAILURE
+}
+
+/// A reader that has seen enough, such as `head`, is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
+        _ => Ok(()),
+    }
 }
 
 #[tokio::main]

@@ -79,7 +79,7 @@ fn check(seed: u64, report: &QualityReport) {
 
 #[test]
 fn the_example_pipeline_finds_fraud_in_populations_that_training_never_saw() {
-    for seed in [1, 2, 7, 42] {
+    for seed in [1, 2, 7, 20_261_122] {
         check(seed, &judge(seed, Models::by_tiers));
     }
 }

@@ -44,6 +44,8 @@ const PURE_DEPENDENCIES: &[&str] = &[
     "operator-planner",
     "operator-register",
     "prost",
+    // Its messages; clients and servers are behind its feature `grpc`.
+    "proto",
     "replicator-core",
     "ryu",
     "scoring-core",

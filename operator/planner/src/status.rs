@@ -273,7 +273,10 @@ impl<'a> Facts<'a> {
         if input.deletion.is_some() {
             return say(Truth::True, "Deleting", "the pipeline is being taken down");
         }
-        if input.plan.is_none() || rolling {
+        if input.plan.is_none() {
+            return say(Truth::False, "NotPlanned", "there is no plan for this pipeline yet");
+        }
+        if rolling {
             say(Truth::True, "Applying", "owned objects are being brought to what the plan says")
         } else {
             say(Truth::False, "UpToDate", "what the plan says is what runs")
@@ -303,9 +306,10 @@ impl<'a> Facts<'a> {
 
     fn replicating(&self, input: &StatusInput<'_>) -> Condition {
         let say = |truth, reason, message: String| condition(ConditionType::Replicating, truth, reason, message);
-        let Some(plan) = input.plan.filter(|_| !self.single_region) else {
+        let Some(plan) = input.plan else { return say(Truth::Unknown, "NotPlanned", "there is no plan for this pipeline yet".into()) };
+        if self.single_region {
             return say(Truth::Unknown, SINGLE_REGION.0, "there is nothing to copy from".into());
-        };
+        }
         let mirrors: Vec<_> = self.not_ready.iter().filter(|component| matches!(component, Component::Mirror(_))).collect();
         if !mirrors.is_empty() {
             return say(Truth::False, "PodsNotAvailable", format!("too few pods are ready: {}", names(&mirrors)));
@@ -315,7 +319,11 @@ impl<'a> Facts<'a> {
         if follows && links.contains(&Some(false)) {
             return say(Truth::False, "LinksDown", format!("shards of this region are not connected to those of {}", plan.active_region));
         }
-        let unknown = self.unknown.iter().any(|component| matches!(component, Component::Mirror(_)));
+        let origins = plan.roles.iter().filter(|entry| entry.role != RegionRole::Witness && &entry.name != input.region);
+        let seen = |origin: &RegionName| {
+            input.seen.components.get(&Component::Mirror(origin.clone())).is_some_and(|known| known.fresh().is_some())
+        };
+        let unknown = !origins.map(|entry| &entry.name).all(seen);
         if unknown || (follows && links.contains(&None)) {
             return say(Truth::Unknown, "NotMeasured", "not all mirrors and shards of this region have answered".into());
         }
@@ -329,6 +337,9 @@ impl<'a> Facts<'a> {
 
     fn waiting_on(&self, input: &StatusInput<'_>) -> Option<String> {
         if let Some(Some(why)) = &input.deletion {
+            return Some(why.clone());
+        }
+        if let (Some((_, why)), None) = (&input.refused, input.plan) {
             return Some(why.clone());
         }
         let urgent = self.reasons.iter().find(|reason| reason.needs_somebody()).or(self.reasons.first());

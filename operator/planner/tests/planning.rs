@@ -142,6 +142,7 @@ fn what_was_not_seen_is_told_as_such_and_never_as_ready() {
     assert_ne!(told.truth(ConditionType::Ready), Truth::True);
     assert_eq!(told.truth(ConditionType::Quorum), Truth::Unknown);
     assert_eq!(told.truth(ConditionType::FailoverReady), Truth::False);
+    assert_eq!(told.truth(ConditionType::Replicating), Truth::Unknown);
     assert!(told.waiting_on.is_some() && told.model.is_none());
 }
 

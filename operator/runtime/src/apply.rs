@@ -33,13 +33,16 @@ pub(crate) struct Applied {
     pub failures: Vec<String>,
 }
 
+/// By kind, namespace and name: the digest that was applied, and the version that came of it.
+type Written = BTreeMap<(Kind, String, String), (String, String)>;
+
 /// Applies objects. Remembers what the API server made of them.
 pub(crate) struct Applier {
     client: Client,
     cache: Cache,
-    /// Digest that was applied and the version that came of it. As long as an object still has that version, applying the
+    /// As long as an object still has that version, applying the
     /// same again could change nothing, however the API server spells it.
-    written: Mutex<BTreeMap<(Kind, String, String), (String, String)>>,
+    written: Mutex<Written>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +95,9 @@ impl Applier {
         let wanted = with_digest(&desired.value, &digest);
         match self.cache.get(desired.kind, &owner.namespace, &desired.name) {
             Some(live) if !is_owned_by(&live, &owner.uid) => return Err(not_ours(desired)),
-            Some(live) if covers(&value_of(&live), &wanted) || self.was_written(owner, desired, &digest, &live) => return Ok(false),
+            Some(live) if covers(&value_of(&live), &without_type(&wanted)) || self.was_written(owner, desired, &digest, &live) => {
+                return Ok(false);
+            }
             Some(_) => {}
             None => self.check_absent(owner, desired).await?,
         }
@@ -169,6 +174,16 @@ fn with_digest(value: &Value, digest: &str) -> Value {
     wanted
 }
 
+/// Objects that came in a list do not say what they are.
+fn without_type(wanted: &Value) -> Value {
+    let mut rest = wanted.clone();
+    if let Value::Object(members) = &mut rest {
+        members.remove("apiVersion");
+        members.remove("kind");
+    }
+    rest
+}
+
 fn not_ours(desired: &Desired) -> ApplyError {
     ApplyError::NotOurs { kind: desired.kind.name(), name: desired.name.clone() }
 }
@@ -202,7 +217,10 @@ mod tests {
         value["metadata"]["resourceVersion"] = json!(version);
         value["metadata"]["uid"] = json!("object-1");
         value["spec"] = json!({"a-default": true});
-        serde_json::from_value(value).unwrap()
+        let mut object: DynamicObject = serde_json::from_value(value).unwrap();
+        // As in a list.
+        object.types = None;
+        object
     }
 
     #[tokio::test]

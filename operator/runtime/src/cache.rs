@@ -16,7 +16,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use crate::kinds::Kind;
+use crate::{error::with_causes, kinds::Kind};
 
 /// Which namespaces are looked at: one, or all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +129,7 @@ async fn follow(api: Api<DynamicObject>, writer: reflector::store::Writer<Dynami
         match event {
             // Full: somebody is told already.
             Ok(_) => drop(changed.try_send(())),
-            Err(error) => tracing::warn!(%error, "a watch was interrupted; it starts again"),
+            Err(error) => tracing::warn!(error = with_causes(&error), "a watch was interrupted; it starts again"),
         }
     }
 }

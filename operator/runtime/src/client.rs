@@ -28,7 +28,7 @@ type Network = BoxService<Request<Body>, Response<Box<DynBody>>, BoxError>;
 
 /// # Errors
 /// When the configuration cannot be used.
-pub fn connect(config: Config, metrics: &Metrics) -> kube::Result<Client> {
+pub(crate) fn connect(config: Config, metrics: &Metrics) -> kube::Result<Client> {
     connect_through(config, metrics, &Identity::new())
 }
 
@@ -36,7 +36,7 @@ pub fn connect(config: Config, metrics: &Metrics) -> kube::Result<Client> {
 ///
 /// # Errors
 /// When the configuration cannot be used.
-pub fn connect_through<L>(config: Config, metrics: &Metrics, layer: &L) -> kube::Result<Client>
+pub(crate) fn connect_through<L>(config: Config, metrics: &Metrics, layer: &L) -> kube::Result<Client>
 where
     L: Layer<Network>,
     L::Service: Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError> + Send + 'static,

@@ -31,7 +31,7 @@ use crate::{
     cache::{Cache, Scope},
     client,
     config::{Identity, OperatorConfig},
-    error::Error,
+    error::{Error, with_causes},
     execute::Executor,
     lease::Election,
     metrics::Metrics,
@@ -182,21 +182,11 @@ async fn drive<R: Register>(controller: Controller<FraudPipeline>, context: Arc<
         .for_each(|result| {
             match result {
                 Ok((pipeline, _)) => succeeded.forget(&pipeline),
-                Err(error) => tracing::warn!(error = %one_line(&error), "a pass did not end"),
+                Err(error) => tracing::warn!(error = with_causes(&error), "a pass did not end"),
             }
             async {}
         })
         .await;
-}
-
-fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 /// How often each pipeline's pass has failed in a row.

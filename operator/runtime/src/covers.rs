@@ -7,10 +7,14 @@
 
 use serde_json::Value;
 
+/// Members that have one owner and no defaults: one entry more would change what they mean.
+const WHOLE: &[&str] = &["selector", "matchLabels", "nodeSelector", "podSelector", "namespaceSelector", "ingress", "egress"];
+
 /// Whether `live` has everything that `wanted` says.
 pub(crate) fn covers(live: &Value, wanted: &Value) -> bool {
     match (wanted, live) {
         (Value::Object(wanted), Value::Object(live)) => wanted.iter().all(|(key, wanted)| match live.get(key) {
+            Some(live) if WHOLE.contains(&key.as_str()) => live == wanted,
             Some(live) => covers(live, wanted),
             // The API server leaves out what is empty.
             None => is_empty(wanted),
@@ -86,6 +90,13 @@ mod tests {
         assert!(covers(&json!({"spec": {"type": "NodePort", "selector": {"a": "b"}, "clusterIP": "1.2.3.4"}}), &wanted));
         assert!(!covers(&json!({"spec": {"type": "ClusterIP", "selector": {"a": "b"}}}), &wanted));
         assert!(!covers(&json!({"spec": {"selector": {"a": "b"}}}), &wanted));
+    }
+
+    #[test]
+    fn an_entry_more_in_a_selector_is_drift() {
+        let wanted = json!({"spec": {"selector": {"a": "b"}}, "metadata": {"labels": {"a": "b"}}});
+        assert!(!covers(&json!({"spec": {"selector": {"a": "b", "x": "y"}}, "metadata": {"labels": {"a": "b"}}}), &wanted));
+        assert!(covers(&json!({"spec": {"selector": {"a": "b"}}, "metadata": {"labels": {"a": "b", "x": "y"}}}), &wanted));
     }
 
     #[test]

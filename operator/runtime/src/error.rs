@@ -41,3 +41,18 @@ impl Error {
         matches!(self, Self::ObservePlan(RegisterError::Raced) | Self::Commit(RegisterError::Raced | RegisterError::NotFromCommitted))
     }
 }
+
+/// An error with its causes, on one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        // Some errors quote their cause already.
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}

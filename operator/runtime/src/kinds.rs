@@ -76,7 +76,7 @@ pub struct Desired {
 
 /// What an owned object belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
+pub(crate) struct Owner {
     pub name: String,
     pub namespace: String,
     pub uid: String,

@@ -15,7 +15,7 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use tokio::time::Instant;
 
-use crate::config::Identity;
+use crate::{config::Identity, error::with_causes};
 
 const NAME: &str = "fraudpipeline-operator";
 const LENGTH: Duration = Duration::from_secs(15);
@@ -49,7 +49,7 @@ impl Election {
             match self.take_or_renew().await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "cannot ask for the lease"),
+                Err(error) => tracing::warn!(error = with_causes(&error), "cannot ask for the lease"),
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -69,7 +69,7 @@ impl Election {
             match answer {
                 Ok(Ok(true)) => renewed = asked,
                 Ok(Ok(false)) => return,
-                Ok(Err(error)) => tracing::warn!(%error, "cannot renew the lease"),
+                Ok(Err(error)) => tracing::warn!(error = with_causes(&error), "cannot renew the lease"),
                 Err(_) => return,
             }
         }
@@ -87,7 +87,7 @@ impl Election {
             self.leases.replace(NAME, &PostParams::default(), &lease).await.map(drop)
         };
         if let Err::<(), kube::Error>(error) = released.await {
-            tracing::warn!(%error, "cannot release the lease; another replica waits for its end");
+            tracing::warn!(error = with_causes(&error), "cannot release the lease; another replica waits for its end");
         }
     }
 

@@ -56,7 +56,7 @@ struct InvariantLabel {
 
 /// Cheap to clone; all clones count together.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     reconciles: Family<ResultLabel, Counter>,
     reconcile_seconds: Histogram,
     stage_errors: Family<StageLabel, Counter>,
@@ -71,10 +71,10 @@ pub struct Metrics {
 }
 
 /// What a shard's process may be seen as.
-pub const SHARD_ROLES: [&str; 5] = ["primary", "following", "held", "nowhere", "unknown"];
+pub(crate) const SHARD_ROLES: [&str; 5] = ["primary", "following", "held", "nowhere", "unknown"];
 
 impl Metrics {
-    pub fn register(registry: &mut Registry) -> Self {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
         let all = Self {
             reconciles: Family::default(),
             reconcile_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
@@ -103,29 +103,29 @@ impl Metrics {
         all
     }
 
-    pub fn reconciled(&self, result: &'static str, took: Duration) {
+    pub(crate) fn reconciled(&self, result: &'static str, took: Duration) {
         self.reconciles.get_or_create(&ResultLabel { result }).inc();
         self.reconcile_seconds.observe(took.as_secs_f64());
     }
 
-    pub fn stage_failed(&self, stage: &'static str) {
+    pub(crate) fn stage_failed(&self, stage: &'static str) {
         self.stage_errors.get_or_create(&StageLabel { stage }).inc();
     }
 
-    pub fn api_request(&self, verb: &'static str, kind: &'static str, result: &'static str) {
+    pub(crate) fn api_request(&self, verb: &'static str, kind: &'static str, result: &'static str) {
         self.api_requests.get_or_create(&RequestLabel { verb, kind, result }).inc();
     }
 
-    pub fn acted(&self, action: &'static str, succeeded: bool) {
+    pub(crate) fn acted(&self, action: &'static str, succeeded: bool) {
         let result = if succeeded { "done" } else { "failed" };
         self.actions.get_or_create(&ActionLabel { action, result }).inc();
     }
 
-    pub fn status_deferred(&self) {
+    pub(crate) fn status_deferred(&self) {
         self.status_deferred.inc();
     }
 
-    pub fn plan(&self, namespace: &str, pipeline: &str, epoch: u64, revision: u64) {
+    pub(crate) fn plan(&self, namespace: &str, pipeline: &str, epoch: u64, revision: u64) {
         let label = PipelineLabel { namespace: namespace.to_owned(), pipeline: pipeline.to_owned() };
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.epoch.get_or_create(&label).set(signed(epoch));
@@ -133,7 +133,7 @@ impl Metrics {
     }
 
     /// How many shards were seen in each role.
-    pub fn shards(&self, namespace: &str, pipeline: &str, seen: &[&'static str]) {
+    pub(crate) fn shards(&self, namespace: &str, pipeline: &str, seen: &[&'static str]) {
         for role in SHARD_ROLES {
             let label = RoleLabel { namespace: namespace.to_owned(), pipeline: pipeline.to_owned(), role };
             let count = seen.iter().filter(|found| **found == role).count();
@@ -142,7 +142,7 @@ impl Metrics {
     }
 
     /// A pipeline that is gone has no figures.
-    pub fn forget(&self, namespace: &str, pipeline: &str) {
+    pub(crate) fn forget(&self, namespace: &str, pipeline: &str) {
         let label = PipelineLabel { namespace: namespace.to_owned(), pipeline: pipeline.to_owned() };
         self.epoch.remove(&label);
         self.revision.remove(&label);
@@ -151,12 +151,12 @@ impl Metrics {
         }
     }
 
-    pub fn invariant(&self, invariant: Option<domain::InvariantId>) {
+    pub(crate) fn invariant(&self, invariant: Option<domain::InvariantId>) {
         let invariant = invariant.map_or_else(|| "none".to_owned(), |invariant| format!("{invariant:?}"));
         self.invariants.get_or_create(&InvariantLabel { invariant }).inc();
     }
 
-    pub fn leads(&self, leads: bool) {
+    pub(crate) fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 }

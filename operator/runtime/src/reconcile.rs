@@ -129,7 +129,7 @@ impl<'a, R: Register> Pass<'a, R> {
     }
 
     async fn observe(&self, committed: Option<&CurrentPlan>) -> Result<(Option<EffectiveRegionSpec>, Observation), Error> {
-        let Some(current) = committed else { return Ok((None, Observation::nothing("there is no plan yet"))) };
+        let Some(current) = committed else { return Ok((None, self.context.observer.before_a_plan(&self.owner))) };
         let Some(effective) = self.effective(current)? else {
             return Ok((None, Observation::nothing("the plan does not have this region")));
         };
@@ -176,7 +176,8 @@ impl<'a, R: Register> Pass<'a, R> {
         }
         let current = self.context.register.commit(&self.key, next).await.map_err(Error::Commit)?;
         tracing::info!(pipeline = self.key.name, epoch = next.epoch.0, revision = next.revision.0, cause = next.cause, "committed a plan");
-        self.tell(EventType::Normal, "PlanCommitted", &format!("epoch {} revision {}: {}", next.epoch, next.revision, next.cause)).await;
+        self.tell(EventType::Normal, "Plan", "PlanCommitted", &format!("epoch {} revision {}: {}", next.epoch, next.revision, next.cause))
+            .await;
         let effective = self.effective(&current)?;
         Ok((Some(current), effective))
     }
@@ -199,7 +200,7 @@ impl<'a, R: Register> Pass<'a, R> {
         let allowed = actions(plan, &self.context.config.region, seen);
         let done = self.context.executor.run(&self.owner, plan, effective, images, &allowed.actions).await;
         for (name, what) in done.actions.iter().filter(|(name, _)| !matches!(*name, "EnsurePlanView" | "EnsureTopics")) {
-            self.tell(EventType::Normal, name, what).await;
+            self.tell(EventType::Normal, "Execute", name, what).await;
         }
         Ok((allowed, done))
     }
@@ -232,7 +233,7 @@ impl<'a, R: Register> Pass<'a, R> {
                 self.context.limit.written(&self.key, Instant::now());
                 for change in report::transitions(self.pipeline.status.as_ref(), &after) {
                     let kind = if change.warns { EventType::Warning } else { EventType::Normal };
-                    self.tell(kind, &change.reason, &change.message).await;
+                    self.tell(kind, &change.condition, &change.reason, &change.message).await;
                 }
                 Ok(Requeue::requeue(calm))
             }
@@ -247,9 +248,9 @@ impl<'a, R: Register> Pass<'a, R> {
     }
 
     /// An event; one that cannot be written is only logged.
-    async fn tell(&self, type_: EventType, reason: &str, note: &str) {
+    async fn tell(&self, type_: EventType, action: &str, reason: &str, note: &str) {
         let note: String = note.chars().take(1000).collect();
-        let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: "Reconcile".into(), secondary: None };
+        let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: None };
         if let Err(error) = self.context.recorder.publish(&event, &self.pipeline.object_ref(&())).await {
             tracing::warn!(%error, reason, "an event could not be written");
         }
@@ -266,7 +267,13 @@ impl<'a, R: Register> Pass<'a, R> {
             }
             tracing::warn!(%error, "the RegionPlan stays behind");
         }
-        self.tell(EventType::Normal, "Deleted", "the pipeline is taken down in this region; volumes of write-ahead logs are kept").await;
+        self.tell(
+            EventType::Normal,
+            "Delete",
+            "Deleted",
+            "the pipeline is taken down in this region; volumes of write-ahead logs are kept",
+        )
+        .await;
         deletion::remove_finalizer(&self.context.client, &self.key, self.pipeline).await.map_err(Error::Finalizer)?;
         self.context.limit.forget(&self.key);
         self.context.executor.applier.forget(&self.owner);

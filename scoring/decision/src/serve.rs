@@ -10,12 +10,12 @@ use std::{
 };
 
 use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
 use process::admin::AdminServer;
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming};
 
 use crate::{
     config::{Listen, Tls},
@@ -106,14 +106,15 @@ async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 fn serve_grpc(listener: TcpListener, service: Arc<Service>, tls: Option<&Tls>, stop: CancellationToken) -> anyhow::Result<JoinHandle<()>> {
-    let mut server = Server::builder().tcp_nodelay(true).http2_keepalive_interval(Some(Duration::from_secs(20)));
+    let mut server = Server::builder().http2_keepalive_interval(Some(Duration::from_secs(20)));
     if let Some(tls) = tls {
         let read = |path| std::fs::read(path).with_context(|| format!("tls: cannot read {}", std::path::Path::display(path)));
         let identity = Identity::from_pem(read(&tls.cert_file)?, read(&tls.key_file)?);
         server = server.tls_config(ServerTlsConfig::new().identity(identity)).context("tls: certificate and key cannot be used")?;
     }
     let router = server.add_service(Grpc::server(service, stop.clone()));
-    let connections = TcpListenerStream::new(listener);
+    // The builder's own setting does not reach listeners that are handed in; an answer must not wait for an acknowledgement.
+    let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
     Ok(tokio::spawn(async move {
         if let Err(error) = router.serve_with_incoming_shutdown(connections, stop.cancelled_owned()).await {
             tracing::error!(%error, "gRPC port failed");
@@ -124,6 +125,7 @@ fn serve_grpc(listener: TcpListener, service: Arc<Service>, tls: Option<&Tls>, s
 fn serve_rest(listener: TcpListener, service: Arc<Service>, tls: Option<&Tls>, stop: CancellationToken) -> anyhow::Result<JoinHandle<()>> {
     let router = rest::router(service);
     let Some(tls) = tls else {
+        let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
         return Ok(tokio::spawn(async move {
             // Serving ends only with the shutdown: accept errors are retried inside.
             let _ = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;

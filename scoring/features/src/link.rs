@@ -12,7 +12,7 @@ use std::{
 use domain::HostPort;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
-    aio::MultiplexedConnection,
+    aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
@@ -169,6 +169,8 @@ impl Keeper {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, ConnectError> {
+        // A pipeline is written whole: waiting for the acknowledgement of the one before it would only add latency.
+        let without_delay = TcpSettings::default().set_nodelay(true);
         let mut login = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
         if let Some(user) = &self.config.user {
             login = login.set_username(user);
@@ -178,7 +180,7 @@ impl Keeper {
             login = login.set_password(password.trim_end_matches(['\r', '\n']));
         }
         let address = ConnectionAddr::Tcp(self.address.host.clone(), self.address.port);
-        let info = address.into_connection_info()?.set_redis_settings(login);
+        let info = address.into_connection_info()?.set_redis_settings(login).set_tcp_settings(without_delay);
         // Deadlines are each caller's own: a response time-out of the client would be a second, hidden one.
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(self.config.connect_timeout)).set_response_timeout(None);
         // The time-out of the client covers TCP; a process that accepts and stays silent would hold up the greeting.

@@ -10,8 +10,8 @@ use process::admin::AdminServer;
 use prometheus_client::registry::Registry;
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tokio::{net::TcpListener, task::JoinSet};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 
 use crate::{
     cache::ModelCache,
@@ -121,12 +121,7 @@ async fn serve_grpc(
     servers.spawn(async move {
         let server = tonic::transport::Server::builder().add_service(protocol);
         // Small answers must not wait for more bytes.
-        let connections = TcpListenerStream::new(listener);
-        let connections = futures::StreamExt::inspect(connections, |connection| {
-            if let Ok(connection) = connection {
-                let _ = connection.set_nodelay(true);
-            }
-        });
+        let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
         if let Err(error) = server.serve_with_incoming_shutdown(connections, stop.cancelled_owned()).await {
             tracing::error!(%error, "gRPC server ended");
         }

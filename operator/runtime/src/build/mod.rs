@@ -23,18 +23,18 @@ use crate::{
     kinds::{Desired, Owner},
 };
 
-pub use plan_view::{PLAN_KEY, plan_view};
+pub(crate) use plan_view::{PLAN_KEY, plan_view};
 
 /// What the cluster offers, as far as objects depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ClusterFacts {
+pub(crate) struct ClusterFacts {
     /// It serves `custom.metrics.k8s.io`, so autoscalers may also follow the latency of requests.
     pub custom_metrics: bool,
 }
 
 /// All that objects are made from.
 #[derive(Debug, Clone, Copy)]
-pub struct BuildInput<'a> {
+pub(crate) struct BuildInput<'a> {
     pub owner: &'a Owner,
     pub region: &'a RegionName,
     pub plan: &'a Plan,
@@ -62,7 +62,7 @@ impl BuildError {
 ///
 /// # Errors
 /// When a value of the manifest cannot be used; then nothing is applied, and what runs stays.
-pub fn objects(input: &BuildInput<'_>) -> Result<Vec<Desired>, BuildError> {
+pub(crate) fn objects(input: &BuildInput<'_>) -> Result<Vec<Desired>, BuildError> {
     if input.plan.role_of(input.region).is_none_or(|role| role == RegionRole::Witness) {
         return Ok(Vec::new());
     }
@@ -77,7 +77,7 @@ pub fn objects(input: &BuildInput<'_>) -> Result<Vec<Desired>, BuildError> {
 }
 
 /// The view's object, as [`objects`] would be written beside it.
-pub fn view_object(owner: &Owner, view: &PlanView) -> Result<Desired, BuildError> {
+pub(crate) fn view_object(owner: &Owner, view: &PlanView) -> Result<Desired, BuildError> {
     plan_view(owner, view)
 }
 

@@ -13,7 +13,7 @@ use crate::kinds::{Desired, Kind, Part, labels, object, selector};
 
 pub(super) fn policies(input: &BuildInput<'_>) -> Vec<Desired> {
     let edges = Edges { input };
-    let admin = edges.from_any_namespace(&[ADMIN_PORT]);
+    let admin = edges.by_any_namespace(&[ADMIN_PORT]);
     let mut policies = vec![
         edges.deny_all(),
         edges.policy(
@@ -30,7 +30,7 @@ pub(super) fn policies(input: &BuildInput<'_>) -> Vec<Desired> {
         ),
         edges.policy(
             Part::Inference,
-            vec![edges.from_part(Part::Decision, &[inference::GRPC_PORT, 8082]), admin.clone()],
+            vec![edges.by_part(Part::Decision, &[inference::GRPC_PORT, 8082]), admin.clone()],
             vec![edges.dns(), edges.to_models()],
         ),
         edges.policy(
@@ -75,7 +75,7 @@ impl Edges<'_> {
         json!([{"podSelector": {"matchLabels": selector(self.input.pipeline(), part)}}])
     }
 
-    fn from_part(&self, part: Part, numbers: &[u16]) -> Value {
+    fn by_part(&self, part: Part, numbers: &[u16]) -> Value {
         json!({"from": self.pods(part), "ports": ports(numbers)})
     }
 
@@ -83,7 +83,7 @@ impl Edges<'_> {
         json!({"to": self.pods(part), "ports": ports(&[number])})
     }
 
-    fn from_any_namespace(&self, numbers: &[u16]) -> Value {
+    fn by_any_namespace(&self, numbers: &[u16]) -> Value {
         json!({"from": [{"namespaceSelector": {}}], "ports": ports(numbers)})
     }
 
@@ -111,8 +111,8 @@ impl Edges<'_> {
     /// The pipeline's own pods, the operator, and the other regions' shards.
     fn to_shards(&self) -> Vec<Value> {
         let mut edges = vec![
-            self.from_part(Part::Decision, &[REDIS_PORT]),
-            self.from_part(Part::Builder, &[REDIS_PORT]),
+            self.by_part(Part::Decision, &[REDIS_PORT]),
+            self.by_part(Part::Builder, &[REDIS_PORT]),
             json!({
                 "from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "fraudpipeline", "app.kubernetes.io/component": "operator"}}}],
                 "ports": ports(&[REDIS_PORT]),

@@ -7,11 +7,11 @@ use super::BuildError;
 use crate::kinds::{Desired, Kind, Owner, Part, labels, object};
 
 /// The key of the ConfigMap, and so the name of the file.
-pub const PLAN_KEY: &str = "plan.yaml";
+pub(crate) const PLAN_KEY: &str = "plan.yaml";
 
 /// # Errors
 /// Never for views that this program made.
-pub fn plan_view(owner: &Owner, view: &PlanView) -> Result<Desired, BuildError> {
+pub(crate) fn plan_view(owner: &Owner, view: &PlanView) -> Result<Desired, BuildError> {
     let text = serde_yaml::to_string(view).map_err(|error| BuildError::new("plan", error))?;
     let name = format!("{}-plan", owner.name);
     Ok(object(owner, Kind::ConfigMap, name, labels(&owner.name, Part::Plan), json!({"data": {PLAN_KEY: text}})))

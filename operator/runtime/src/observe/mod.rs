@@ -63,6 +63,11 @@ impl Observer {
         Observation { view: self.view(owner), topics, shards, copies, components: pods::look(self, owner, plan, effective) }
     }
 
+    /// What there is before a plan: nothing, but perhaps a view that pods read.
+    pub(crate) fn before_a_plan(&self, owner: &Owner) -> Observation {
+        Observation { view: self.view(owner), ..Observation::nothing("there was no plan yet") }
+    }
+
     fn view(&self, owner: &Owner) -> Known<Option<PlanView>> {
         let Some(object) = self.cache.get(Kind::ConfigMap, &owner.namespace, &format!("{}-plan", owner.name)) else {
             return self.fresh(None);

@@ -16,7 +16,8 @@ use tokio::sync::Mutex;
 
 /// A partition for each region that a pipeline can have, and one for a region that comes while another goes.
 const POSITIONS_PARTITIONS: u32 = 8;
-const ANSWER_WITHIN: Duration = Duration::from_secs(4);
+/// A pass must not wait longer for a Kafka that is away: objects that were deleted are to be back within seconds.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Topics that are there are looked at again after this time, a Kafka that does not answer after the shorter one.
 const GOOD_FOR: Duration = Duration::from_secs(60);
 const BAD_FOR: Duration = Duration::from_secs(5);

@@ -71,6 +71,8 @@ async fn accept(mut listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::S
             connection = Listener::accept(&mut listener) => connection,
             () = ready.closed() => return,
         };
+        // Only latency is lost where the socket refuses.
+        let _ = stream.set_nodelay(true);
         let (acceptor, ready) = (acceptor.clone(), ready.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
