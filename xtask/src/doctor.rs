@@ -29,6 +29,7 @@ const PACKAGES: &[(Probe, &str)] = &[
     (Probe::Program("iptables"), "iptables"),
     (Probe::Program("redis-server"), "redis-server"),
     (Probe::Program("redis-cli"), "redis-tools"),
+    (Probe::Program("curl"), "curl"),
     (Probe::File("/etc/ssl/certs/ca-certificates.crt"), "ca-certificates"),
     (Probe::Module("pip"), "python3-pip"),
     (Probe::Module("ensurepip"), "python3-venv"),

@@ -8,6 +8,7 @@ mod bless;
 mod demo;
 mod docker_archive;
 mod doctor;
+mod e2e;
 mod images;
 mod interrupt;
 mod place;

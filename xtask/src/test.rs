@@ -1,7 +1,6 @@
 //! `cargo xtask test`: what CI runs, in stages from cheap to dear. A stage that fails does not stop the later ones, so that one run shows everything.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -9,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::place::Place;
 use crate::progress;
 use crate::results::{Counts, Format};
-use crate::{images, sandbox, stages, tidy, tools};
+use crate::{e2e, images, sandbox, stages, tidy, tools};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -22,11 +21,13 @@ pub(crate) struct Arguments {
     /// Run this stage and those after it.
     #[arg(long, value_name = "STAGE")]
     from: Option<String>,
+    /// Begin the stage e2e with the sandbox that an earlier run kept, and leave it up for looking around.
+    #[arg(long)]
+    keep: bool,
+    /// Of the checks of the stage e2e that follow its demo, only those called so.
+    #[arg(long, value_name = "NAME")]
+    part: Option<String>,
 }
-
-/// Letters and digits only, as the sandbox wants names.
-const E2E_INSTANCE: &str = "endtoend";
-const E2E_DURATION: &str = "30s";
 
 struct Stage {
     name: &'static str,
@@ -38,6 +39,7 @@ struct Stage {
 /// What a stage may use.
 struct StageContext<'a> {
     place: &'a Place,
+    arguments: &'a Arguments,
     log: PathBuf,
 }
 
@@ -60,7 +62,7 @@ const STAGES: &[Stage] = &[
         quick: false,
         run: sandbox_selftest,
     },
-    Stage { name: "e2e", about: "end to end: the demo without a terminal, judged by its criteria", quick: false, run: end_to_end },
+    Stage { name: "e2e", about: "end to end: the demo without a terminal, then what clusters, drills and tear-down have to show", quick: false, run: end_to_end },
 ];
 
 pub(crate) fn command(place: &Place, arguments: &Arguments) -> Result<()> {
@@ -72,7 +74,7 @@ pub(crate) fn command(place: &Place, arguments: &Arguments) -> Result<()> {
         let log = logs.join(format!("{}.log", stage.name));
         std::fs::write(&log, []).with_context(|| format!("cannot write {}", log.display()))?;
         let started = Instant::now();
-        let counts = (stage.run)(&StageContext { place, log }).unwrap_or_else(|error| {
+        let counts = (stage.run)(&StageContext { place, arguments, log }).unwrap_or_else(|error| {
             eprintln!("   {error:#}");
             Counts { passed: 0, failed: 1 }
         });
@@ -201,21 +203,9 @@ fn sandbox_selftest(context: &StageContext) -> Result<Counts> {
     stages::run(&mut command, Format::Checks, &context.log)
 }
 
-/// A demo in a sandbox of its own, begun with empty clusters and removed afterwards, whatever came of it.
 fn end_to_end(context: &StageContext) -> Result<Counts> {
-    let remove = || -> Result<()> {
-        let mut command = sandbox::program(context.place);
-        progress::output(command.args(["--instance", E2E_INSTANCE, "down", "--delete"])).map(drop)
-    };
-    // Tools and images are built before the clock of the demo runs.
-    let tools = tools::ensure_sandbox_tools(context.place, false)?;
-    images::ensure(context.place, &tools)?;
-    remove().context("cannot remove what an earlier run left")?;
-    let mut demo = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
-    demo.args(["demo", "--headless", "--for", E2E_DURATION, "--instance", E2E_INSTANCE]);
-    let counts = stages::run(&mut demo, Format::Checks, &context.log);
-    remove().context("cannot remove the sandbox of this test")?;
-    counts
+    let arguments = context.arguments;
+    e2e::run(context.place, &context.log, &e2e::Options { keep: arguments.keep, part: arguments.part.as_deref() })
 }
 
 #[cfg(test)]
@@ -223,7 +213,7 @@ mod tests {
     use super::*;
 
     fn arguments(quick: bool, only: Option<&str>, from: Option<&str>) -> Arguments {
-        Arguments { quick, only: only.map(str::to_string), from: from.map(str::to_string) }
+        Arguments { quick, only: only.map(str::to_string), from: from.map(str::to_string), keep: false, part: None }
     }
 
     #[test]

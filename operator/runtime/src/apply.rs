@@ -98,6 +98,7 @@ impl Applier {
             Some(live) if covers(&value_of(&live), &without_type(&wanted)) || self.was_written(owner, desired, &digest, &live) => {
                 return Ok(false);
             }
+            Some(live) if has_rival_ports(&value_of(&live), &wanted) => self.take_out_rival_ports(owner, desired).await?,
             Some(_) => {}
             None => self.check_absent(owner, desired).await?,
         }
@@ -116,6 +117,14 @@ impl Applier {
             Some(live) if !is_owned_by(&live, &owner.uid) => Err(not_ours(desired)),
             _ => Ok(()),
         }
+    }
+
+    /// Replaces the list of ports, which applying would only add to.
+    async fn take_out_rival_ports(&self, owner: &Owner, desired: &Desired) -> Result<(), ApplyError> {
+        let patch = json!({"spec": {"ports": desired.value["spec"]["ports"]}});
+        let parameters = PatchParams { field_manager: Some(crds::names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let replaced = self.api(owner, desired.kind).patch(&desired.name, &parameters, &Patch::Merge(patch)).await;
+        replaced.map(drop).map_err(|source| api_error(desired.kind, &desired.name, source))
     }
 
     async fn delete(&self, owner: &Owner, kind: Kind, object: &DynamicObject) -> Result<(), ApplyError> {
@@ -184,6 +193,19 @@ fn without_type(wanted: &Value) -> Value {
     rest
 }
 
+/// Whether somebody gave one of a Service's ports another number. The number is what the API server tells ports apart by, so
+/// it would keep that entry beside ours, and then refuse the two for having one name.
+fn has_rival_ports(live: &Value, wanted: &Value) -> bool {
+    let ports = |object: &Value| object["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    let wanted = ports(wanted);
+    let is_same = |live: &Value, ours: &Value, field: &str| !ours[field].is_null() && live[field] == ours[field];
+    ports(live).iter().any(|live| {
+        let ours = |ours: &&Value| live["port"] == ours["port"];
+        let rival = |ours: &Value| is_same(live, ours, "name") || is_same(live, ours, "nodePort");
+        !wanted.iter().any(|port| ours(&port)) && wanted.iter().any(rival)
+    })
+}
+
 fn not_ours(desired: &Desired) -> ApplyError {
     ApplyError::NotOurs { kind: desired.kind.name(), name: desired.name.clone() }
 }
@@ -243,6 +265,32 @@ mod tests {
         assert_eq!(applier.apply_all(&owner(), &[wanted()]).await, Applied::default());
         assert_eq!(server.requests().len(), 1);
         assert!(server.requests()[0].query.contains("force=true") && server.requests()[0].query.contains("fieldManager=fraud-operator"));
+    }
+
+    #[tokio::test]
+    async fn a_service_whose_port_was_renumbered_gets_its_own_ports_back() {
+        let fields = json!({"spec": {"ports": [{"name": "grpc", "port": 8443, "nodePort": 30443}]}});
+        let wanted = object(&owner(), Kind::Service, "payments-decision".into(), labels("payments", Part::Decision), fields);
+        let mut drifted = live(&wanted, "7");
+        drifted.data["spec"] = wanted.value["spec"].clone();
+        drifted.data["spec"]["ports"][0]["port"] = json!(8444);
+        let (client, server) = mock::api_server();
+        server.answer(Method::PATCH, "/services/payments-decision", Answer::ok(&live(&wanted, "8")));
+        let applier = Applier::new(client, Cache::holding(vec![(Kind::Service, drifted)]));
+        assert_eq!(applier.apply_all(&owner(), &[wanted]).await.failures, [] as [String; 0]);
+        let requests = server.requests();
+        assert_eq!(requests.len(), 2, "{requests:?}");
+        assert!(requests[0].body.starts_with(r#"{"spec":{"ports":[{"#) && !requests[0].body.contains("8444"), "{requests:?}");
+        assert!(requests[1].query.contains("force=true"), "{requests:?}");
+    }
+
+    #[test]
+    fn ports_that_others_added_beside_ours_are_no_rivals() {
+        let ours = json!({"spec": {"ports": [{"name": "grpc", "port": 8443, "nodePort": 30443}]}});
+        let with = |port: Value| json!({"spec": {"ports": [{"name": "grpc", "port": 8443, "nodePort": 30443}, port]}});
+        assert!(!has_rival_ports(&ours, &ours));
+        assert!(!has_rival_ports(&with(json!({"name": "extra", "port": 9000})), &ours));
+        assert!(has_rival_ports(&with(json!({"name": "extra", "port": 9000, "nodePort": 30443})), &ours));
     }
 
     #[tokio::test]

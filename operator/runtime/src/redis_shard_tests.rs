@@ -1,4 +1,5 @@
 //! Role changes against real Redis processes, with the rights that the role `operator` has in a cluster.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     net::TcpListener,

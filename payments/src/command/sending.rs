@@ -2,13 +2,14 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use super::{parse_duration, parse_rate};
 use crate::send::{Due, Pace, Progress, Recorder, Summary, Target, TargetOptions, ledger::Ledger, send};
@@ -45,7 +46,7 @@ pub(super) struct SendingArgs {
     /// Where to write the ledger: every acknowledged transaction id, one JSON line each.
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
-    /// Progress as JSON lines on standard output instead of text on standard error.
+    /// Progress as JSON lines on standard output instead of text on standard error; ends when nobody reads them any more.
     #[arg(long)]
     progress_json: bool,
 }
@@ -53,13 +54,14 @@ pub(super) struct SendingArgs {
 impl SendingArgs {
     /// Sends everything (or until SIGTERM), writes the results, and prints them.
     pub(super) async fn run(&self, payments: impl Iterator<Item = anyhow::Result<Due>>) -> anyhow::Result<Summary> {
-        let mut stop = Box::pin(stop_signal()?);
+        let reader_gone = Arc::new(Notify::new());
+        let mut stop = Box::pin(stop_signal(reader_gone.clone())?);
         let options = self.target_options();
         let target = tokio::select! {
             target = Target::connect(&options) => target?,
             () = &mut stop => anyhow::bail!("stopped before {} accepted a connection", self.target),
         };
-        let recorder = Recorder { ledger: self.ledger.as_deref().map(Ledger::create).transpose()?, show: self.progress_printer() };
+        let recorder = Recorder { ledger: self.ledger.as_deref().map(Ledger::create).transpose()?, show: self.progress_printer(reader_gone) };
         let (outcomes, received) = mpsc::channel();
         let recording = tokio::task::spawn_blocking(move || recorder.run(&received));
         let began = Instant::now();
@@ -85,12 +87,14 @@ impl SendingArgs {
         }
     }
 
-    fn progress_printer(&self) -> Box<dyn FnMut(&Progress) + Send> {
+    fn progress_printer(&self, reader_gone: Arc<Notify>) -> Box<dyn FnMut(&Progress) + Send> {
         if self.progress_json {
-            return Box::new(|progress| {
+            return Box::new(move |progress| {
                 let line = serde_json::to_string(progress).unwrap_or_default();
-                // A reader that went away does not end the stream.
-                let _ = writeln!(std::io::stdout(), "{line}");
+                // The program that started the stream reads this; nobody else would end the stream once it is gone.
+                if writeln!(std::io::stdout(), "{line}").is_err() {
+                    reader_gone.notify_one();
+                }
             });
         }
         Box::new(|progress| {
@@ -116,14 +120,15 @@ fn progress_line(progress: &Progress) -> String {
     )
 }
 
-/// Resolves at the first SIGTERM or SIGINT.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+/// Resolves at the first SIGTERM or SIGINT, or when nobody reads the progress any more.
+fn stop_signal(reader_gone: Arc<Notify>) -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = reader_gone.notified() => {}
         }
     })
 }

@@ -14,7 +14,7 @@ use crate::progress;
 
 /// What the auditor writes: a report about events, and one about decisions.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct Audit {
+pub(crate) struct Audit {
     events: Report,
     decisions: Report,
 }
@@ -29,7 +29,7 @@ struct Report {
 }
 
 /// Reads the logs of all regions with a program that knows nothing of the pipeline but its topics. It waits for the mirrors itself.
-pub(super) fn audit(sandbox: &Sandbox, files: &Files, out: &Path) -> Result<Audit> {
+pub(crate) fn audit(sandbox: &Sandbox, files: &Files, out: &Path) -> Result<Audit> {
     let place = sandbox.place;
     let mut command = place.unprivileged(place.binary("fraud-chaos"));
     command.arg("audit");
@@ -47,7 +47,7 @@ pub(super) fn audit(sandbox: &Sandbox, files: &Files, out: &Path) -> Result<Audi
 }
 
 /// `start_s`: from the beginning of the demo to the start of the stream.
-pub(super) fn summarize(sandbox: &Sandbox, ended: &Ended, audit: &Audit, feature_lag_s: BTreeMap<String, f64>, start_s: f64) -> Summary {
+pub(crate) fn summarize(sandbox: &Sandbox, ended: &Ended, audit: &Audit, feature_lag_s: BTreeMap<String, f64>, start_s: f64) -> Summary {
     let regions_ready = ready::look(sandbox).iter().filter(|(_, seen)| seen.ready).count();
     // A number that nobody could measure is no zero: it is not a number, and fails its criterion.
     let known = |value: Option<f64>| value.unwrap_or(f64::NAN);
@@ -72,7 +72,7 @@ pub(super) fn summarize(sandbox: &Sandbox, ended: &Ended, audit: &Audit, feature
 }
 
 /// What the audit says beyond the counts that stand in the summary.
-pub(super) fn audit_criteria(audit: &Audit) -> Vec<Criterion> {
+pub(crate) fn audit_criteria(audit: &Audit) -> Vec<Criterion> {
     let equal = |name: &str, report: &Report| Criterion {
         name: format!("the logs of all regions hold the same {name}"),
         value: if report.equal { "equal" } else { "different" }.to_string(),

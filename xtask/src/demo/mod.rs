@@ -1,14 +1,14 @@
 //! `cargo xtask demo`: from a checkout to a scored payment stream in three regions, as a list of steps. Everything it starts beyond the stream stays up
 //! afterwards, and a second run uses what is there.
 
-mod conclude;
+pub(crate) mod conclude;
 mod install;
 mod lag;
 mod live;
-mod ready;
-mod regions;
-mod stream;
-mod summary;
+pub(crate) mod ready;
+pub(crate) mod regions;
+pub(crate) mod stream;
+pub(crate) mod summary;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;

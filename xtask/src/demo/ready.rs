@@ -13,17 +13,17 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// What a FraudPipeline's status says, as far as the demo shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) ready: bool,
-    pub(super) active_region: Option<String>,
-    pub(super) epoch: Option<u64>,
-    pub(super) phase: Option<String>,
+pub(crate) struct Seen {
+    pub(crate) ready: bool,
+    pub(crate) active_region: Option<String>,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) phase: Option<String>,
     /// Reason and message of the conditions that keep it from being Ready.
-    pub(super) why_not: String,
+    pub(crate) why_not: String,
 }
 
 impl Seen {
-    pub(super) fn of(pipeline: &Value) -> Self {
+    pub(crate) fn of(pipeline: &Value) -> Self {
         let status = &pipeline["status"];
         let text = |field: &str| status[field].as_str().map(str::to_string);
         // A condition about an older generation says nothing about what was applied last.
@@ -53,7 +53,7 @@ fn why_not(status: &Value, current: bool) -> String {
 }
 
 /// Returns the active region, which all regions agree on.
-pub(super) fn wait(sandbox: &Sandbox) -> Result<String> {
+pub(crate) fn wait(sandbox: &Sandbox) -> Result<String> {
     let deadline = Instant::now() + READY_MAX;
     let mut shown = String::new();
     loop {
@@ -81,7 +81,7 @@ pub(super) fn wait(sandbox: &Sandbox) -> Result<String> {
 }
 
 /// What every region says now; a cluster that does not answer says so in its own words.
-pub(super) fn look(sandbox: &Sandbox) -> Vec<(String, Seen)> {
+pub(crate) fn look(sandbox: &Sandbox) -> Vec<(String, Seen)> {
     let regions = &sandbox.description.regions;
     let look_at = |region| match sandbox.pipeline(region) {
         Ok(pipeline) => Seen::of(&pipeline),

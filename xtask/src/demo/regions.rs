@@ -12,43 +12,50 @@ use serde_json::Value;
 use crate::place::Place;
 use crate::{images, progress, sandbox};
 
-pub(super) const PIPELINE: &str = "payments";
-pub(super) const NAMESPACE: &str = "fraud";
-pub(super) const OPERATOR_NAMESPACE: &str = "fraudpipeline-system";
+pub(crate) const PIPELINE: &str = "payments";
+pub(crate) const NAMESPACE: &str = "fraud";
+pub(crate) const OPERATOR_NAMESPACE: &str = "fraudpipeline-system";
 
 /// `sandbox.json`, which the sandbox writes when it is up.
 #[derive(Debug, Deserialize)]
-pub(super) struct Description {
-    pub(super) regions: Vec<Region>,
+pub(crate) struct Description {
+    pub(crate) regions: Vec<Region>,
     kubeconfig: PathBuf,
     kubectl: PathBuf,
     /// By short name, with the tag made from the content.
-    pub(super) images: std::collections::BTreeMap<String, String>,
+    pub(crate) images: std::collections::BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Region {
-    pub(super) name: String,
-    pub(super) node_address: Ipv4Addr,
-    pub(super) kafka: String,
-    pub(super) models_folder: PathBuf,
+pub(crate) struct Region {
+    pub(crate) name: String,
+    pub(crate) node_address: Ipv4Addr,
+    pub(crate) kafka: String,
+    pub(crate) models_folder: PathBuf,
+    /// Every write that the region's API server was asked for, a line of JSON each.
+    pub(crate) audit_log: PathBuf,
 }
 
-pub(super) struct Sandbox<'a> {
-    pub(super) place: &'a Place,
-    pub(super) instance: &'a str,
-    pub(super) description: Description,
+pub(crate) struct Sandbox<'a> {
+    pub(crate) place: &'a Place,
+    pub(crate) instance: &'a str,
+    pub(crate) description: Description,
 }
 
 impl<'a> Sandbox<'a> {
     /// Brings the regions up, or repairs what is missing of them. The sandbox prints its own progress.
-    pub(super) fn up(place: &'a Place, instance: &'a str, fresh: bool) -> Result<Self> {
+    pub(crate) fn up(place: &'a Place, instance: &'a str, fresh: bool) -> Result<Self> {
         let mut command = verb(place, instance, &["up", "--tools"]);
         command.arg(images::toolbox_path(place)).args(fresh.then_some("--fresh"));
         let status = command.stdout(Stdio::null()).status().context("cannot start the sandbox")?;
         if !status.success() {
             bail!("the sandbox did not come up ({status}); its message is above");
         }
+        Self::open(place, instance)
+    }
+
+    /// One that is up.
+    pub(crate) fn open(place: &'a Place, instance: &'a str) -> Result<Self> {
         // Private to root, like everything of the sandbox.
         let path = Path::new("/var/lib/fraudpipeline").join(instance).join("sandbox.json");
         let text = progress::output(place.privileged("cat").arg(&path))?;
@@ -56,28 +63,28 @@ impl<'a> Sandbox<'a> {
         Ok(Self { place, instance, description })
     }
 
-    pub(super) fn verb(&self, words: &[&str]) -> Command {
+    pub(crate) fn verb(&self, words: &[&str]) -> Command {
         verb(self.place, self.instance, words)
     }
 
-    pub(super) fn region(&self, name: &str) -> Result<&Region> {
+    pub(crate) fn region(&self, name: &str) -> Result<&Region> {
         self.description.regions.iter().find(|region| region.name == name).with_context(|| format!("the sandbox has no region {name}"))
     }
 
-    pub(super) fn kubectl(&self, region: &Region) -> Command {
+    pub(crate) fn kubectl(&self, region: &Region) -> Command {
         let mut command = self.place.privileged(&self.description.kubectl);
         command.arg("--kubeconfig").arg(&self.description.kubeconfig).args(["--context", &region.name]);
         command
     }
 
-    pub(super) fn helm(&self, helm: &Path, region: &Region) -> Command {
+    pub(crate) fn helm(&self, helm: &Path, region: &Region) -> Command {
         let mut command = self.place.privileged(helm);
         command.arg("--kubeconfig").arg(&self.description.kubeconfig).args(["--kube-context", &region.name]);
         command
     }
 
     /// Applies an object or a `List` of them.
-    pub(super) fn apply(&self, region: &Region, object: &Value) -> Result<()> {
+    pub(crate) fn apply(&self, region: &Region, object: &Value) -> Result<()> {
         let mut command = self.kubectl(region);
         command.args(["apply", "--server-side", "--force-conflicts", "--field-manager=demo", "-f", "-"]);
         let mut child =
@@ -92,14 +99,14 @@ impl<'a> Sandbox<'a> {
         Ok(())
     }
 
-    pub(super) fn apply_file(&self, region: &Region, file: &Path) -> Result<()> {
+    pub(crate) fn apply_file(&self, region: &Region, file: &Path) -> Result<()> {
         let mut command = self.kubectl(region);
         command.args(["apply", "--server-side", "--force-conflicts", "--field-manager=demo", "-f"]).arg(file);
         progress::output(&mut command).map(drop).with_context(|| format!("cannot apply {} in {}", file.display(), region.name))
     }
 
     /// A manifest of ours as JSON. kubectl reads the YAML, so that the demo needs no parser of its own.
-    pub(super) fn read_manifest(&self, region: &Region, file: &Path) -> Result<Value> {
+    pub(crate) fn read_manifest(&self, region: &Region, file: &Path) -> Result<Value> {
         let mut command = self.kubectl(region);
         command.args(["create", "--dry-run=client", "--output=json", "-f"]).arg(file);
         let said = progress::output(&mut command).with_context(|| format!("cannot read {}", file.display()))?;
@@ -107,14 +114,14 @@ impl<'a> Sandbox<'a> {
     }
 
     /// The FraudPipeline as this region's cluster has it.
-    pub(super) fn pipeline(&self, region: &Region) -> Result<Value> {
+    pub(crate) fn pipeline(&self, region: &Region) -> Result<Value> {
         let mut command = self.kubectl(region);
         command.args(["--request-timeout=5s", "--namespace", NAMESPACE, "get", "fraudpipeline", PIPELINE, "--output=json"]);
         serde_json::from_str(&progress::output(&mut command)?).context("kubectl says no JSON about the pipeline")
     }
 
     /// Does the same in every region at once, and reports every region that failed.
-    pub(super) fn in_every_region(&self, work: impl Fn(&Region) -> Result<()> + Sync) -> Result<()> {
+    pub(crate) fn in_every_region(&self, work: impl Fn(&Region) -> Result<()> + Sync) -> Result<()> {
         let work = &work;
         std::thread::scope(|scope| {
             let threads: Vec<_> = self.description.regions.iter().map(|region| scope.spawn(move || work(region))).collect();

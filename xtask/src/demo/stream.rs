@@ -21,59 +21,59 @@ const END_MAX: Duration = Duration::from_secs(30);
 
 /// One line of what the stream prints each second.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub(super) struct Progress {
-    pub(super) t_s: f64,
-    pub(super) decisions: u64,
-    pub(super) decisions_per_s: f64,
-    pub(super) errors: u64,
-    pub(super) unanswered: u64,
-    pub(super) p50_ms: f64,
-    pub(super) p99_ms: f64,
+pub(crate) struct Progress {
+    pub(crate) t_s: f64,
+    pub(crate) decisions: u64,
+    pub(crate) decisions_per_s: f64,
+    pub(crate) errors: u64,
+    pub(crate) unanswered: u64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
 }
 
 /// What the stream writes when it ends, as far as the demo's summary takes it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct Ended {
-    pub(super) decisions: u64,
-    pub(super) decisions_per_s: f64,
-    pub(super) errors: u64,
-    pub(super) unanswered: u64,
-    pub(super) latency_ms: EndedLatency,
-    pub(super) full_share: Option<f64>,
-    pub(super) quality: Option<EndedQuality>,
-    pub(super) seconds_to_first_decision: Option<f64>,
+pub(crate) struct Ended {
+    pub(crate) decisions: u64,
+    pub(crate) decisions_per_s: f64,
+    pub(crate) errors: u64,
+    pub(crate) unanswered: u64,
+    pub(crate) latency_ms: EndedLatency,
+    pub(crate) full_share: Option<f64>,
+    pub(crate) quality: Option<EndedQuality>,
+    pub(crate) seconds_to_first_decision: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-pub(super) struct EndedLatency {
-    pub(super) p50: f64,
-    pub(super) p99: f64,
+pub(crate) struct EndedLatency {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-pub(super) struct EndedQuality {
-    pub(super) recall: Option<f64>,
-    pub(super) false_positive_rate: Option<f64>,
-    pub(super) amount_only_recall: Option<f64>,
+pub(crate) struct EndedQuality {
+    pub(crate) recall: Option<f64>,
+    pub(crate) false_positive_rate: Option<f64>,
+    pub(crate) amount_only_recall: Option<f64>,
 }
 
 /// Where the stream leaves its files.
 #[derive(Debug, Clone)]
-pub(super) struct Files {
-    pub(super) summary: PathBuf,
-    pub(super) ledger: PathBuf,
+pub(crate) struct Files {
+    pub(crate) summary: PathBuf,
+    pub(crate) ledger: PathBuf,
 }
 
-pub(super) struct Stream {
+pub(crate) struct Stream {
     child: Child,
     latest: Arc<Mutex<Progress>>,
-    pub(super) started: Instant,
+    pub(crate) started: Instant,
     files: Files,
 }
 
 impl Stream {
     /// Files of an earlier stream go first, so that what is there afterwards is of this one.
-    pub(super) fn start(place: &Place, target: &Region, rate: u32, lasting: Duration, files: Files) -> Result<Self> {
+    pub(crate) fn start(place: &Place, target: &Region, rate: u32, lasting: Duration, files: Files) -> Result<Self> {
         for file in [&files.summary, &files.ledger] {
             if file.exists() {
                 std::fs::remove_file(file).with_context(|| format!("cannot replace {}", file.display()))?;
@@ -101,16 +101,16 @@ impl Stream {
         Ok(Self { child, latest, started: Instant::now(), files })
     }
 
-    pub(super) fn latest(&self) -> Progress {
+    pub(crate) fn latest(&self) -> Progress {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn has_ended(&mut self) -> Result<bool> {
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait().context("cannot wait for fraud-payments")?.is_some())
     }
 
     /// Ends the stream if it still runs, and reads what it measured.
-    pub(super) fn end(mut self) -> Result<Ended> {
+    pub(crate) fn end(mut self) -> Result<Ended> {
         if !self.has_ended()? {
             self.ask_to_end();
         }

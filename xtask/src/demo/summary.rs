@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) const REGIONS: usize = 3;
+pub(crate) const REGIONS: usize = 3;
 const DECISIONS_PER_S_MIN: f64 = 200.0;
 const LATENCY_P99_MS_MAX: f64 = 100.0;
 const FULL_SHARE_MIN: f64 = 0.95;
@@ -18,60 +18,60 @@ const LATER_RUN_S_MAX: f64 = 3.0 * 60.0;
 
 /// `target/demo/summary.json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Summary {
-    pub(super) regions_ready: usize,
-    pub(super) decisions: u64,
-    pub(super) decisions_per_s: f64,
-    pub(super) errors: u64,
-    pub(super) unanswered: u64,
-    pub(super) latency_ms: Latency,
+pub(crate) struct Summary {
+    pub(crate) regions_ready: usize,
+    pub(crate) decisions: u64,
+    pub(crate) decisions_per_s: f64,
+    pub(crate) errors: u64,
+    pub(crate) unanswered: u64,
+    pub(crate) latency_ms: Latency,
     /// Of the decisions of the full tier, how many had fresh features and the model's score.
-    pub(super) full_share: f64,
-    pub(super) quality: Quality,
+    pub(crate) full_share: f64,
+    pub(crate) quality: Quality,
     /// By `origin->region`.
-    pub(super) mirror: BTreeMap<String, Mirrored>,
+    pub(crate) mirror: BTreeMap<String, Mirrored>,
     /// By region that follows.
-    pub(super) feature_lag_s: BTreeMap<String, f64>,
-    pub(super) seconds_to_first_decision: f64,
-    pub(super) commit: String,
+    pub(crate) feature_lag_s: BTreeMap<String, f64>,
+    pub(crate) seconds_to_first_decision: f64,
+    pub(crate) commit: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Latency {
-    pub(super) p50: f64,
-    pub(super) p99: f64,
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Quality {
-    pub(super) recall: f64,
-    pub(super) false_positive_rate: f64,
-    pub(super) amount_only_recall: f64,
+pub(crate) struct Quality {
+    pub(crate) recall: f64,
+    pub(crate) false_positive_rate: f64,
+    pub(crate) amount_only_recall: f64,
 }
 
 /// Distinct transaction ids in the log of the origin and in its mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Mirrored {
-    pub(super) produced: u64,
-    pub(super) mirrored: u64,
+pub(crate) struct Mirrored {
+    pub(crate) produced: u64,
+    pub(crate) mirrored: u64,
 }
 
 /// One sentence that holds or does not, with the number that decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Criterion {
-    pub(super) name: String,
-    pub(super) value: String,
-    pub(super) holds: bool,
+pub(crate) struct Criterion {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    pub(crate) holds: bool,
 }
 
 impl Criterion {
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!("{}  {}: {}", if self.holds { "ok    " } else { "FAILED" }, self.name, self.value)
     }
 }
 
 /// Everything that must hold for a demo to end well. `first_run`: tools or images had to be built.
-pub(super) fn criteria(summary: &Summary, first_run: bool) -> Vec<Criterion> {
+pub(crate) fn criteria(summary: &Summary, first_run: bool) -> Vec<Criterion> {
     let check = |name: String, value: String, holds: bool| Criterion { name, value, holds };
     let start_s_max = if first_run { FIRST_RUN_S_MAX } else { LATER_RUN_S_MAX };
     let quality = summary.quality;
