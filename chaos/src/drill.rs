@@ -17,7 +17,7 @@ use crate::{
     audit::{self, Logs, Report},
     ledger,
     logs::{Records, RegionLogs, count},
-    result::{Run, Verdict},
+    result::{NotMeasured, Run, Verdict},
     sandbox::{PipelineStatus, Region, Sandbox},
 };
 
@@ -232,6 +232,7 @@ fn judge(takeover: Option<Duration>, client: &ClientResult, report: &Report, tot
         unanswered: client.unanswered,
         failovers: u64::from(takeover.is_some()),
         total_s: total.as_secs_f64(),
+        not_measured: NotMeasured,
     }
 }
 

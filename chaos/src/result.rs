@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// `target/drill/<scenario>.json`.
 #[derive(Debug, Serialize)]
@@ -46,6 +46,33 @@ pub struct Run {
     pub failovers: u64,
     /// From the start of the run to its end, repair included.
     pub total_s: f64,
+    #[serde(flatten)]
+    pub not_measured: NotMeasured,
+}
+
+/// Keys that the file has and that no drill measures yet.
+const NOT_MEASURED: [&str; 11] = [
+    "rto_multi_endpoint_s",
+    "phases_s",
+    "late",
+    "rpo_s",
+    "write_gap_ms",
+    "thresholds_raised",
+    "thresholds_lowered",
+    "invariants_violated",
+    "loss_reported",
+    "degradation_mismatches",
+    "full_again_s",
+];
+
+/// Is written as `null` under each of these keys.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NotMeasured;
+
+impl Serialize for NotMeasured {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(NOT_MEASURED.map(|key| (key, ())))
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -108,6 +135,7 @@ mod tests {
             unanswered: 0,
             failovers: 0,
             total_s: 1.0,
+            not_measured: NotMeasured,
         }
     }
 
@@ -117,6 +145,7 @@ mod tests {
         assert!(!result.passed());
         let json = serde_json::to_value(&result).unwrap();
         assert!(json["p50"]["rto_s"].is_null() && json["runs"][0]["takeover_s"].is_null());
+        assert_eq!(json["runs"][0].get("rpo_s"), Some(&serde_json::Value::Null));
         assert!(!DrillResult::of("region-kill", vec![]).passed());
     }
 

@@ -92,7 +92,7 @@ async fn records_keep_everything_and_topics_follow_the_origin() {
     assert_eq!(mirrored[&0].len(), 25);
     let info = admin(&target.config()).describe(&[MIRRORED.into()]).await.unwrap();
     assert_eq!((info[MIRRORED].partitions, info[MIRRORED].config["retention.ms"].as_str()), (3, "3600000"));
-    assert_eq!(replicator.positions()["came_home_records"], 1);
+    replicator.wait("the record that came home to be counted", |it| it.positions()["came_home_records"] == 1).await;
     assert_eq!(replicator.terminate(), Some(0));
 }
 

@@ -62,7 +62,12 @@ const STAGES: &[Stage] = &[
         quick: false,
         run: sandbox_selftest,
     },
-    Stage { name: "e2e", about: "end to end: the demo without a terminal, then what clusters, drills and tear-down have to show", quick: false, run: end_to_end },
+    Stage {
+        name: "e2e",
+        about: "end to end: the demo without a terminal, then what clusters, drills and tear-down have to show",
+        quick: false,
+        run: end_to_end,
+    },
 ];
 
 pub(crate) fn command(place: &Place, arguments: &Arguments) -> Result<()> {

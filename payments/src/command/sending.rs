@@ -61,7 +61,8 @@ impl SendingArgs {
             target = Target::connect(&options) => target?,
             () = &mut stop => anyhow::bail!("stopped before {} accepted a connection", self.target),
         };
-        let recorder = Recorder { ledger: self.ledger.as_deref().map(Ledger::create).transpose()?, show: self.progress_printer(reader_gone) };
+        let recorder =
+            Recorder { ledger: self.ledger.as_deref().map(Ledger::create).transpose()?, show: self.progress_printer(reader_gone) };
         let (outcomes, received) = mpsc::channel();
         let recording = tokio::task::spawn_blocking(move || recorder.run(&received));
         let began = Instant::now();

@@ -101,6 +101,8 @@ struct Link {
     source: Arc<Source>,
     sink: Sink,
     mirror: Mirror,
+    /// What earlier connections of this process counted.
+    came_home_before: u64,
     settings: Settings,
     /// Names here by names at the origin.
     mirrored: BTreeMap<String, String>,
@@ -146,6 +148,7 @@ impl Link {
             shared: shared.clone(),
             sink,
             mirror: Mirror::new(settings.clone(), positions, epoch),
+            came_home_before: shared.shown.get().came_home_records,
             settings,
             mirrored: BTreeMap::new(),
             measured,
@@ -337,7 +340,7 @@ impl Link {
             epoch: self.shared.plan.current().epoch,
             source_cluster: Some(self.settings.source_cluster.clone()),
             target_cluster: Some(self.settings.target_cluster.clone()),
-            came_home_records: self.mirror.came_home(),
+            came_home_records: self.came_home_before + self.mirror.came_home(),
             partitions,
         };
         report(&self.shared.shown.get(), &view);

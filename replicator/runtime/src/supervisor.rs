@@ -108,7 +108,8 @@ fn supervise(shared: &Shared) {
 fn show(shared: &Shared, trouble: &Trouble, wait: Duration) {
     tracing::warn!(%trouble, retry_after_s = wait.as_secs(), "mirror is not connected");
     shared.metrics.restarted();
-    let view = without_link(&shared.config, &shared.plan, trouble.into(), Some(trouble.to_string()));
+    let mut view = without_link(&shared.config, &shared.plan, trouble.into(), Some(trouble.to_string()));
+    view.came_home_records = shared.shown.get().came_home_records;
     shared.metrics.show(&view);
     shared.shown.set(view);
 }

@@ -123,7 +123,12 @@ fn processes(folders: &[PathBuf; 2]) -> Result<Vec<String>> {
 fn mounts(folder: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
     let prefix = format!("{}/", folder.display());
-    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| point.starts_with(&prefix)).map(|point| format!("mount {point}")).collect())
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|point| point.starts_with(&prefix))
+        .map(|point| format!("mount {point}"))
+        .collect())
 }
 
 fn namespaces(instance: &str) -> Result<Vec<String>> {

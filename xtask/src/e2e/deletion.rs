@@ -20,7 +20,8 @@ const MADE_FOR_OWNED: &[&str] = &["pods", "replicasets.apps", "endpointslices.di
 pub(super) fn run(run: &mut Run) -> Result<()> {
     let active = ready::wait(&run.sandbox)?;
     let active = run.sandbox.region(&active)?.clone();
-    let standby = run.sandbox.description.regions.iter().rfind(|region| region.name != active.name).context("there is no standby region")?;
+    let standby =
+        run.sandbox.description.regions.iter().rfind(|region| region.name != active.name).context("there is no standby region")?;
     in_standby(run, &standby.clone())?;
     in_active(run, &active)
 }
@@ -39,7 +40,11 @@ fn in_active(run: &mut Run, region: &Region) -> Result<()> {
     let (stream, _) = run.stream("unconfirmed-deletion", region, 20, Duration::from_secs(5))?;
     run.checks.check(&format!("{} (active): payments are decided meanwhile", region.name), all_answered(&whole_stream(stream)?));
     let confirmation = format!("{ANNOTATION}={epoch}");
-    cluster::kubectl(&run.sandbox, region, &["--namespace", NAMESPACE, "annotate", "--overwrite", "fraudpipeline", PIPELINE, &confirmation])?;
+    cluster::kubectl(
+        &run.sandbox,
+        region,
+        &["--namespace", NAMESPACE, "annotate", "--overwrite", "fraudpipeline", PIPELINE, &confirmation],
+    )?;
     taken_down(run, region, "active")?;
     up_again(run, region)?;
     let (stream, _) = run.stream("applied-again", region, 50, Duration::from_secs(5))?;
@@ -73,7 +78,10 @@ fn taken_down(run: &mut Run, region: &Region, role: &str) -> Result<()> {
         Ok(found.trim().is_empty().then_some(()))
     });
     let is_gone = gone.is_ok();
-    run.checks.check(&format!("{} ({role}): a deletion ends", region.name), gone.map(|()| format!("after {}", progress::seconds(asked.elapsed()))));
+    run.checks.check(
+        &format!("{} ({role}): a deletion ends", region.name),
+        gone.map(|()| format!("after {}", progress::seconds(asked.elapsed()))),
+    );
     if !is_gone {
         let pipeline = run.sandbox.pipeline(region)?;
         bail!("it is stuck: finalizers {}, status {}", pipeline["metadata"]["finalizers"], pipeline["status"]["waitingOn"]);
@@ -83,7 +91,8 @@ fn taken_down(run: &mut Run, region: &Region, role: &str) -> Result<()> {
         let left: Vec<String> = cluster::labelled(&run.sandbox, region, &kinds)?.iter().map(text).collect();
         if left.is_empty() { Ok(Some(())) } else { bail!("{}", left.join(", ")) }
     });
-    let empty = empty.and_then(|()| volumes(&run.sandbox, region)).map(|kept| format!("{}; kept: {kept}", progress::seconds(asked.elapsed())));
+    let empty =
+        empty.and_then(|()| volumes(&run.sandbox, region)).map(|kept| format!("{}; kept: {kept}", progress::seconds(asked.elapsed())));
     run.checks.check(&format!("{} ({role}): nothing is left but volumes of write-ahead logs", region.name), empty);
     Ok(())
 }

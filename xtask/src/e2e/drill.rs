@@ -70,7 +70,10 @@ fn verdict(result: &Value) -> Result<String> {
     ensure!(verdict == "NotTakenOver", "the verdict is {verdict}");
     ensure!(lost == 0, "{lost} lost for good");
     let acknowledged = acknowledged.filter(|count| *count > 0).context("nothing was acknowledged")?;
-    Ok(format!("{acknowledged} acknowledged, {} failed, {} unanswered, {} s in all", run["failed_requests"], run["unanswered"], run["total_s"]))
+    Ok(format!(
+        "{acknowledged} acknowledged, {} failed, {} unanswered, {} s in all",
+        run["failed_requests"], run["unanswered"], run["total_s"]
+    ))
 }
 
 #[cfg(test)]

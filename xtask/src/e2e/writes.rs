@@ -155,8 +155,11 @@ fn nothing(writes: &[&Write]) -> Result<String> {
 }
 
 fn status_writes(writes: &[Write]) -> Result<String> {
-    let times: Vec<u64> =
-        writes.iter().filter(|write| write.is_of_operator() && write.resource == "fraudpipelines/status").map(|write| write.at_ms).collect();
+    let times: Vec<u64> = writes
+        .iter()
+        .filter(|write| write.is_of_operator() && write.resource == "fraudpipelines/status")
+        .map(|write| write.at_ms)
+        .collect();
     let gaps = times.windows(2).map(|pair| (pair[1] + DAY_MS - pair[0]) % DAY_MS);
     if let Some(gap) = gaps.min().filter(|gap| gap + STATUS_SLACK_MS < STATUS_EVERY_MS) {
         bail!("{} writes, two of them {gap} ms apart", times.len());
