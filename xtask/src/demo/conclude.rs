@@ -77,6 +77,7 @@ pub(crate) fn audit_criteria(audit: &Audit) -> Vec<Criterion> {
         name: format!("the logs of all regions hold the same {name}"),
         value: if report.equal { "equal" } else { "different" }.to_string(),
         holds: report.equal,
+        is_about_speed: false,
     };
     vec![
         equal("events", &audit.events),
@@ -85,6 +86,7 @@ pub(crate) fn audit_criteria(audit: &Audit) -> Vec<Criterion> {
             name: "no acknowledged payment is missing".to_string(),
             value: format!("{} of {} missing", audit.events.lost_for_good, audit.events.acknowledged),
             holds: audit.events.lost_for_good == 0 && audit.events.acknowledged > 0,
+            is_about_speed: false,
         },
     ]
 }

@@ -19,6 +19,7 @@ use anyhow::{Context, Result, bail};
 
 use self::regions::Sandbox;
 use self::stream::{Files, Stream};
+use self::summary::Criterion;
 use crate::place::Place;
 use crate::{doctor, images, interrupt, progress, tools};
 
@@ -47,6 +48,9 @@ pub(crate) struct Arguments {
     /// Build the tools again, and begin with empty clusters.
     #[arg(long)]
     fresh: bool,
+    /// Report latency, lag and start time without judging them: for tests, which may share the machine.
+    #[arg(long)]
+    ignore_speed: bool,
     /// Which sandbox; several can stand side by side.
     #[arg(long, default_value = DEFAULT_INSTANCE)]
     instance: String,
@@ -128,9 +132,10 @@ fn run(place: &Place, arguments: &Arguments, tools: &tools::Tools, folder: &Fold
     let path = folder.root.join("summary.json");
     images::write_json(&path, &summary)?;
     let criteria = [summary::criteria(&summary, first_run), conclude::audit_criteria(&audit)].concat();
-    criteria.iter().for_each(|criterion| println!("{}", criterion.line()));
+    let judged = |criterion: &Criterion| !(arguments.ignore_speed && criterion.is_about_speed);
+    criteria.iter().for_each(|criterion| println!("{}", if judged(criterion) { criterion.line() } else { criterion.note() }));
     println!("{}", path.display());
-    let failed = criteria.iter().filter(|criterion| !criterion.holds).count();
+    let failed = criteria.iter().filter(|criterion| judged(criterion) && !criterion.holds).count();
     if failed > 0 {
         bail!("{failed} of {} criteria do not hold", criteria.len());
     }

@@ -62,17 +62,28 @@ pub(crate) struct Criterion {
     pub(crate) name: String,
     pub(crate) value: String,
     pub(crate) holds: bool,
+    /// Whether the number depends on what else the machine has to do.
+    pub(crate) is_about_speed: bool,
 }
 
 impl Criterion {
     pub(crate) fn line(&self) -> String {
         format!("{}  {}: {}", if self.holds { "ok    " } else { "FAILED" }, self.name, self.value)
     }
+
+    /// As a measurement, without a verdict.
+    pub(crate) fn note(&self) -> String {
+        format!("note    {}: {}", self.name, self.value)
+    }
+
+    fn about_speed(self) -> Self {
+        Self { is_about_speed: true, ..self }
+    }
 }
 
 /// Everything that must hold for a demo to end well. `first_run`: tools or images had to be built.
 pub(crate) fn criteria(summary: &Summary, first_run: bool) -> Vec<Criterion> {
-    let check = |name: String, value: String, holds: bool| Criterion { name, value, holds };
+    let check = |name: String, value: String, holds: bool| Criterion { name, value, holds, is_about_speed: false };
     let start_s_max = if first_run { FIRST_RUN_S_MAX } else { LATER_RUN_S_MAX };
     let quality = summary.quality;
     let mut all = vec![
@@ -88,12 +99,14 @@ pub(crate) fn criteria(summary: &Summary, first_run: bool) -> Vec<Criterion> {
             format!("p99 below {LATENCY_P99_MS_MAX} ms"),
             format!("{:.1} ms", summary.latency_ms.p99),
             summary.latency_ms.p99 < LATENCY_P99_MS_MAX,
-        ),
+        )
+        .about_speed(),
         check(
             format!("at least {:.0} % of full-tier decisions with fresh features and inference", FULL_SHARE_MIN * 100.0),
             format!("{:.2} %", summary.full_share * 100.0),
             summary.full_share >= FULL_SHARE_MIN,
-        ),
+        )
+        .about_speed(),
         check(format!("recall above {RECALL_MIN}"), format!("{:.3}", quality.recall), quality.recall > RECALL_MIN),
         check(
             format!("false positives below {:.0} %", FALSE_POSITIVE_RATE_MAX * 100.0),
@@ -109,7 +122,8 @@ pub(crate) fn criteria(summary: &Summary, first_run: bool) -> Vec<Criterion> {
             format!("first decision within {start_s_max:.0} s"),
             format!("{:.0} s", summary.seconds_to_first_decision),
             summary.seconds_to_first_decision < start_s_max,
-        ),
+        )
+        .about_speed(),
     ];
     all.extend(feature_lag(summary));
     all.extend(mirrors(summary));
@@ -123,11 +137,13 @@ fn feature_lag(summary: &Summary) -> Vec<Criterion> {
         name: "feature lag known in every following region".to_string(),
         value: known.to_string(),
         holds: known == REGIONS - 1,
+        is_about_speed: false,
     }];
     all.extend(summary.feature_lag_s.iter().map(|(region, lag_s)| Criterion {
         name: format!("feature lag of {region} below {FEATURE_LAG_S_MAX} s"),
         value: format!("{lag_s:.3} s"),
         holds: *lag_s < FEATURE_LAG_S_MAX,
+        is_about_speed: true,
     }));
     all
 }
@@ -137,13 +153,19 @@ fn mirrors(summary: &Summary) -> Vec<Criterion> {
     let known = summary.mirror.len();
     let produced: u64 = summary.mirror.values().map(|mirror| mirror.produced).sum();
     let mut all = vec![
-        Criterion { name: "every mirror was audited".to_string(), value: format!("{known} of {expected}"), holds: known == expected },
-        Criterion { name: "something was mirrored".to_string(), value: produced.to_string(), holds: produced > 0 },
+        Criterion {
+            name: "every mirror was audited".to_string(),
+            value: format!("{known} of {expected}"),
+            holds: known == expected,
+            is_about_speed: false,
+        },
+        Criterion { name: "something was mirrored".to_string(), value: produced.to_string(), holds: produced > 0, is_about_speed: false },
     ];
     all.extend(summary.mirror.iter().map(|(pair, mirror)| Criterion {
         name: format!("mirror {pair} holds what was produced"),
         value: format!("{} of {}", mirror.mirrored, mirror.produced),
         holds: mirror.mirrored == mirror.produced,
+        is_about_speed: false,
     }));
     all
 }

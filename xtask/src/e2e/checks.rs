@@ -27,7 +27,7 @@ impl Checks {
             Ok(value) => (value, true),
             Err(error) => (format!("{error:#}"), false),
         };
-        self.criterion(&Criterion { name: name.to_string(), value, holds });
+        self.criterion(&Criterion { name: name.to_string(), value, holds, is_about_speed: false });
     }
 
     pub(super) fn criterion(&mut self, criterion: &Criterion) {

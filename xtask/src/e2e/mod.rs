@@ -72,7 +72,7 @@ pub(crate) fn run(place: &Place, log: &Path, options: &Options) -> Result<Counts
         take_down(place, INSTANCE).context("cannot remove what an earlier run left")?;
     }
     let mut demo = own_program()?;
-    demo.args(["demo", "--headless", "--for", DEMO_LASTS, "--instance", INSTANCE]);
+    demo.args(["demo", "--headless", "--ignore-speed", "--for", DEMO_LASTS, "--instance", INSTANCE]);
     let mut counts = stages::run(&mut demo, Format::Checks, log)?;
     let result = after_demo(place, log, &parts);
     if !options.keep {

@@ -206,10 +206,11 @@ fn parse(line: &str) -> Option<Write> {
 /// Of `2026-01-31T23:59:59.123456Z`.
 fn time_of_day_ms(timestamp: &str) -> Option<u64> {
     let clock = timestamp.split_once('T')?.1.strip_suffix('Z')?;
-    let mut parts = clock.split(':');
-    let (hours, minutes) = (parts.next()?.parse::<u64>().ok()?, parts.next()?.parse::<u64>().ok()?);
-    let seconds: f64 = parts.next()?.parse().ok()?;
-    Some((hours * 60 + minutes) * 60_000 + Duration::try_from_secs_f64(seconds).ok()?.as_millis() as u64)
+    let (whole, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let mut parts = whole.split(':').map(|part| part.parse::<u64>().ok());
+    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
+    let milliseconds: u64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
+    Some(((hours * 60 + minutes) * 60 + seconds) * 1000 + milliseconds)
 }
 
 #[cfg(test)]
