@@ -84,10 +84,41 @@ fn ensure_tun(scope: &[&str], device: &str, address: Ipv4Addr, instance: Cidr) -
     run(&["route", "replace", &instance.to_string(), "dev", device, "src", &address.to_string()])
 }
 
+/// The region's ends of its pods' links. The kernel removes them some time after the pods, each with the route to its address; a
+/// pod that is given the address meanwhile would find the route there, keep it, and lose it.
+pub(crate) fn remove_pod_links(netns: &str) -> Result<()> {
+    if netns_inode(netns).is_none() {
+        return Ok(());
+    }
+    let output = Command::new("ip").args(["-n", netns, "-oneline", "link", "show", "type", "veth"]).output().context("cannot run `ip`")?;
+    for name in link_names(&String::from_utf8_lossy(&output.stdout)) {
+        // It may be gone by now.
+        let _ = ip(&["-n", netns, "link", "del", name]);
+    }
+    Ok(())
+}
+
+/// Names in lines such as `7: veth510d0ac2@if2: <BROADCAST,UP> mtu 1500`.
+fn link_names(lines: &str) -> Vec<&str> {
+    lines.lines().filter_map(|line| line.split(": ").nth(1)).map(|name| name.split('@').next().unwrap_or(name)).collect()
+}
+
 pub(crate) fn delete_netns(netns: &str) -> Result<()> {
     if netns_path(netns).exists() { ip(&["netns", "del", netns]) } else { Ok(()) }
 }
 
 pub(crate) fn delete_host_device(device: &str) -> Result<()> {
     if fs::exists(format!("/sys/class/net/{device}"))? { ip(&["link", "del", "dev", device]) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_read_without_the_index_of_their_other_end() {
+        let lines = "7: veth510d0ac2@if2: <BROADCAST,UP> mtu 1500 qdisc noqueue\\    link/ether 9a:46\n9: vethfb3b3a53: <UP> mtu 1500\n";
+        assert_eq!(link_names(lines), ["veth510d0ac2", "vethfb3b3a53"]);
+        assert!(link_names("").is_empty());
+    }
 }

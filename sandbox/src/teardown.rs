@@ -37,6 +37,7 @@ fn end_region(region: &Region) -> Result<usize> {
     let inodes: Vec<u64> = net::netns_inode(&region.netns()).into_iter().collect();
     let killed = kill_members(&region.cgroup(), &inodes)?;
     clear_runtime(region)?;
+    net::remove_pod_links(&region.netns())?;
     // Left behind, they would be taken for containers by the next kubelet, which waits seconds for each.
     cgroup::remove(&region.cgroup())?;
     supervisor::forget(region);
