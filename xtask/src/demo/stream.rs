@@ -11,11 +11,10 @@ use serde::Deserialize;
 
 use super::regions::Region;
 use crate::place::Place;
+use crate::progress;
 
 /// The example's node port for gRPC.
 const GRPC_PORT: u16 = 30443;
-/// Not the seed of the training data: other customers, merchants and thieves.
-const SEED: &str = "20261122";
 /// Requests that were sent are still waited for; then the summary is written.
 const END_MAX: Duration = Duration::from_secs(30);
 
@@ -71,6 +70,12 @@ pub(crate) struct Stream {
     files: Files,
 }
 
+/// Customers, merchants and thieves of this stream alone. Those of an earlier stream have a history in the feature store, in which a
+/// day passed within a minute, and what they do next would look like nothing that the model has learned. Training has seeds below 1,000.
+fn seed_of_now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs())
+}
+
 impl Stream {
     /// Files of an earlier stream go first, so that what is there afterwards is of this one.
     pub(crate) fn start(place: &Place, target: &Region, rate: u32, lasting: Duration, files: Files) -> Result<Self> {
@@ -79,9 +84,11 @@ impl Stream {
                 std::fs::remove_file(file).with_context(|| format!("cannot replace {}", file.display()))?;
             }
         }
+        let seed = seed_of_now();
+        progress::note(&format!("seed of the payments: {seed}"));
         let mut command = place.unprivileged(place.binary("fraud-payments"));
         command
-            .args(["stream", "--progress-json", "--seed", SEED])
+            .args(["stream", "--progress-json", "--seed", &seed.to_string()])
             .args(["--target", &format!("http://{}:{GRPC_PORT}", target.node_address)])
             .args(["--rate", &rate.to_string(), "--for", &format!("{}s", lasting.as_secs())])
             .arg("--ledger")

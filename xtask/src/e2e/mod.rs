@@ -27,8 +27,8 @@ use crate::{images, progress, sandbox, stages, tools};
 
 /// Letters and digits only, as the sandbox wants names.
 const INSTANCE: &str = "endtoend";
-/// The demo's criteria are about a stream of some length.
-const DEMO_LASTS: &str = "30s";
+/// Shorter streams hold too few frauds to judge recall by.
+const DEMO_LASTS: &str = "60s";
 
 pub(crate) struct Options<'a> {
     pub(crate) keep: bool,
