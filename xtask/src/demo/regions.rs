@@ -17,6 +17,8 @@ pub(crate) const NAMESPACE: &str = "fraud";
 pub(crate) const OPERATOR_NAMESPACE: &str = "fraudpipeline-system";
 
 /// `sandbox.json`, which the sandbox writes when it is up.
+const KUBECTL_TIMEOUT: &str = "20s";
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct Description {
     pub(crate) regions: Vec<Region>,
@@ -74,6 +76,8 @@ impl<'a> Sandbox<'a> {
     pub(crate) fn kubectl(&self, region: &Region) -> Command {
         let mut command = self.place.privileged(&self.description.kubectl);
         command.arg("--kubeconfig").arg(&self.description.kubeconfig).args(["--context", &region.name]);
+        // A region that goes down while it is asked never answers; without a limit kubectl would outlive everybody who waits for it.
+        command.args(["--request-timeout", KUBECTL_TIMEOUT]);
         command
     }
 

@@ -15,8 +15,8 @@ const SECOND_INSTANCE: &str = "endtoendtwo";
 const STATE: &str = "/var/lib/fraudpipeline";
 /// Up to the moment at which it is killed.
 const MIDDLE_MAX: Duration = Duration::from_secs(240);
-/// A program whose reader is gone notices that at its next line.
-const LEFT_MAX: Duration = Duration::from_secs(10);
+/// A program whose reader is gone notices that at its next line, and a kubectl that nobody answers gives up after 20 s.
+const LEFT_MAX: Duration = Duration::from_secs(30);
 
 pub(super) fn run(run: &mut Run) -> Result<()> {
     let starting = killed_while_regions_start(run);
