@@ -16,9 +16,9 @@ pub(crate) const PIPELINE: &str = "payments";
 pub(crate) const NAMESPACE: &str = "fraud";
 pub(crate) const OPERATOR_NAMESPACE: &str = "fraudpipeline-system";
 
-/// `sandbox.json`, which the sandbox writes when it is up.
 const KUBECTL_TIMEOUT: &str = "20s";
 
+/// `sandbox.json`, which the sandbox writes when it is up.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Description {
     pub(crate) regions: Vec<Region>,
