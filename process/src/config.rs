@@ -15,8 +15,6 @@ pub enum ConfigError {
     TooLarge { path: PathBuf, bytes: u64 },
     #[error("{} is not a valid configuration: {source}", path.display())]
     Parse { path: PathBuf, source: serde_yaml::Error },
-    #[error("{}: {field}: {problem}", path.display())]
-    Invalid { path: PathBuf, field: String, problem: String },
 }
 
 /// Reads `path` into `T`. Types should use `deny_unknown_fields`, so that a misspelt field is an error.
