@@ -72,7 +72,7 @@ impl Sink {
     }
 
     pub(crate) fn begin(&self) -> Result<(), Trouble> {
-        self.producer.begin_transaction().map_err(|error| trouble::of_kafka(Side::Target, error))
+        self.producer.begin_transaction().map_err(|error| self.trouble(error))
     }
 
     /// The same record under another topic: partition, key, value, headers and timestamp stay.
@@ -102,7 +102,7 @@ impl Sink {
                 // Backpressure: meanwhile nothing is polled, and the source's queue fills up to its own bound.
                 Some(RDKafkaErrorCode::QueueFull) if Instant::now() < limit => thread::sleep(Duration::from_millis(1)),
                 Some(RDKafkaErrorCode::MessageSizeTooLarge) => return Err(WriteError::Refused(error.to_string())),
-                _ => return Err(WriteError::Trouble(trouble::of_kafka(Side::Target, error))),
+                _ => return Err(WriteError::Trouble(self.trouble(error))),
             }
         }
     }
@@ -120,14 +120,14 @@ impl Sink {
             })?;
         }
         self.drain()?;
-        self.producer.commit_transaction(self.commit_timeout).map_err(|error| trouble::of_kafka(Side::Target, error))
+        self.producer.commit_transaction(self.commit_timeout).map_err(|error| self.trouble(error))
     }
 
     fn drain(&self) -> Result<(), Trouble> {
         let limit = Instant::now() + self.commit_timeout;
         while self.producer.in_flight_count() > 0 {
             if let Some(error) = self.producer.context().first_failure() {
-                return Err(trouble::of_kafka(Side::Target, error));
+                return Err(self.trouble(error));
             }
             if Instant::now() >= limit {
                 let why = format!("a transaction was not acknowledged within {} ms", self.commit_timeout.as_millis());
@@ -136,8 +136,16 @@ impl Sink {
             thread::sleep(DRAIN_POLL);
         }
         match self.producer.context().first_failure() {
-            Some(error) => Err(trouble::of_kafka(Side::Target, error)),
+            Some(error) => Err(self.trouble(error)),
             None => Ok(()),
+        }
+    }
+
+    /// A client that failed for good answers every call with "fatal error": what happened is asked for apart.
+    fn trouble(&self, error: KafkaError) -> Trouble {
+        match self.producer.client().fatal_error() {
+            Some((code, why)) => trouble::of_code(Side::Target, code, why).unwrap_or_else(|| trouble::of_kafka(Side::Target, error)),
+            None => trouble::of_kafka(Side::Target, error),
         }
     }
 }

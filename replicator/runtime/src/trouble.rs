@@ -25,12 +25,18 @@ pub(crate) fn of_kafka(side: Side, error: KafkaError) -> Trouble {
         KafkaError::Transaction(inner) => inner.string(),
         other => other.to_string(),
     };
-    match error.rdkafka_error_code().or_else(|| transaction_code(&error)) {
-        Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch) => {
-            Trouble::Fenced { why }
+    let code = error.rdkafka_error_code().or_else(|| transaction_code(&error));
+    code.and_then(|code| of_code(side, code, why)).unwrap_or_else(|| of_admin(side, AdminError::from(error)))
+}
+
+/// For the codes that a mirror treats apart from other requests' errors.
+pub(crate) fn of_code(side: Side, code: RDKafkaErrorCode, why: String) -> Option<Trouble> {
+    match code {
+        RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch => {
+            Some(Trouble::Fenced { why })
         }
-        Some(RDKafkaErrorCode::MessageTimedOut) => Trouble::Unreachable { side, why },
-        _ => of_admin(side, AdminError::from(error)),
+        RDKafkaErrorCode::MessageTimedOut => Some(Trouble::Unreachable { side, why }),
+        _ => None,
     }
 }
 

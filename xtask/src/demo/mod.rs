@@ -7,6 +7,7 @@ mod lag;
 mod live;
 pub(crate) mod ready;
 pub(crate) mod regions;
+mod settle;
 pub(crate) mod stream;
 pub(crate) mod summary;
 
@@ -111,6 +112,7 @@ fn run(place: &Place, arguments: &Arguments, tools: &tools::Tools, folder: &Fold
     install::models(&sandbox, &manifest)?;
     install::example(&sandbox)?;
     let active = ready::wait(&sandbox)?;
+    settle::wait()?;
 
     progress::heading(&format!("stream: {} payments/s to {active}", arguments.rate));
     let lasting = arguments.lasting.unwrap_or(STREAM_MAX);
