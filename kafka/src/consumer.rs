@@ -31,6 +31,16 @@ pub enum Isolation {
     ReadUncommitted,
 }
 
+/// When a broker answers a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    /// As soon as there is a record, or after 100 ms without one.
+    AtOnce,
+    /// With 64 KiB, or after 50 ms. For readers that follow a whole log: with a trickle of records, answering each fetch at once
+    /// costs the broker more than everything else that it does.
+    Batched,
+}
+
 /// How a consumer is made. Offsets are never committed by the client itself.
 #[derive(Debug, Clone)]
 pub struct ConsumerOptions {
@@ -41,10 +51,11 @@ pub struct ConsumerOptions {
     pub on_missing_offset: MissingOffset,
     /// Bound of fetched and not yet handled records, for each partition.
     pub queued_kib_max: u32,
+    pub fetch: Fetch,
 }
 
 impl ConsumerOptions {
-    /// Read committed, stop at a missing offset, at most 1 MiB queued per partition.
+    /// Read committed, stop at a missing offset, at most 1 MiB queued per partition, each record at once.
     pub fn new(client_id: &str, group_id: &str) -> Self {
         Self {
             client_id: client_id.to_owned(),
@@ -52,6 +63,7 @@ impl ConsumerOptions {
             isolation: Isolation::ReadCommitted,
             on_missing_offset: MissingOffset::Error,
             queued_kib_max: 1024,
+            fetch: Fetch::AtOnce,
         }
     }
 
@@ -81,6 +93,10 @@ impl ConsumerOptions {
             MissingOffset::Earliest => "earliest",
             MissingOffset::Latest => "latest",
         };
+        let (fetch_min_bytes, fetch_wait_max_ms) = match self.fetch {
+            Fetch::AtOnce => ("1", "100"),
+            Fetch::Batched => ("65536", "50"),
+        };
         let mut client = config.client_config(&self.client_id)?;
         client
             .set("group.id", &self.group_id)
@@ -90,7 +106,8 @@ impl ConsumerOptions {
             .set("isolation.level", isolation)
             .set("auto.offset.reset", reset)
             .set("queued.max.messages.kbytes", self.queued_kib_max.to_string())
-            .set("fetch.wait.max.ms", "100")
+            .set("fetch.min.bytes", fetch_min_bytes)
+            .set("fetch.wait.max.ms", fetch_wait_max_ms)
             .set("fetch.error.backoff.ms", "100");
         Ok(client)
     }

@@ -18,7 +18,7 @@ pub mod testing;
 pub use admin::{Admin, AdminError, TopicInfo, TopicOutcome, TopicReport, TopicSpec, ensure_topics};
 pub use client::{Context, Health, KafkaMetrics};
 pub use config::{ClientTuning, ConfigError, KafkaConfig, SaslConfig, SaslMechanism, TlsConfig};
-pub use consumer::{Consumer, ConsumerOptions, Isolation, MissingOffset, StreamConsumer, end_offsets};
+pub use consumer::{Consumer, ConsumerOptions, Fetch, Isolation, MissingOffset, StreamConsumer, end_offsets};
 pub use producer::{Ack, AckProducer, Delivered, ProduceError};
 // The types of librdkafka that callers handle, so that they need no dependency on it of their own.
 pub use rdkafka;

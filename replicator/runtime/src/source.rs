@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use kafka::{
-    Consumer, ConsumerOptions, KafkaMetrics,
+    Consumer, ConsumerOptions, Fetch, KafkaMetrics,
     rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaError, message::BorrowedMessage},
 };
 use replicator_core::{Side, Trouble};
@@ -20,7 +20,8 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn connect(config: &Config, metrics: &KafkaMetrics) -> Result<Self, Trouble> {
         let name = format!("fraudpipeline-mirror-{}-to-{}", config.origin, config.region);
-        let options = ConsumerOptions { queued_kib_max: config.limits.queued_kib_max, ..ConsumerOptions::new(&name, &name) };
+        let options =
+            ConsumerOptions { queued_kib_max: config.limits.queued_kib_max, fetch: Fetch::Batched, ..ConsumerOptions::new(&name, &name) };
         let consumer = options.consumer(&config.source, metrics).map_err(|error| trouble::of_config(Side::Source, &error))?;
         Ok(Self { consumer })
     }

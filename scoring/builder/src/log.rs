@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kafka::{
-    ConfigError, ConsumerOptions, KafkaMetrics, StreamConsumer,
+    ConfigError, ConsumerOptions, Fetch, KafkaMetrics, StreamConsumer,
     rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaError, message::OwnedMessage},
 };
 use tokio::time::Instant;
@@ -66,6 +66,7 @@ impl Logs {
         let client_id = format!("scoring-builder-{}", config.pipeline);
         let mut options = ConsumerOptions::new(&client_id, &client_id);
         options.queued_kib_max = config.limits.queued_kib_max;
+        options.fetch = Fetch::Batched;
         let consumer = Arc::new(options.stream(&config.kafka, kafka_metrics)?);
         let mut logs = Self { consumer: Some(consumer), starts: BTreeMap::new(), timeout: config.limits.kafka_timeout };
         let (names, timeout, reader) = (config.logs(), logs.timeout, reader.clone());
