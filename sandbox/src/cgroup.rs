@@ -17,6 +17,13 @@ const DELEGATED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 /// or a build beside the sandbox would starve three clusters and the router.
 const PROCESSOR_WEIGHT: [(&str, &str); 2] = [("cpu.shares", "10240"), ("cpu.weight", "1000")];
 
+/// Within a region, its control plane and Kafka get as much as all its pods together, for which the kubelet reserves the weight of two
+/// processors. With more, pods would starve whenever a broker is busy, which no real node does to them.
+const SYSTEM_WEIGHT: [(&str, &str); 2] = [("cpu.shares", "2048"), ("cpu.weight", "79")];
+
+/// The cgroup of a region's processes that are no pods.
+pub(crate) const SYSTEM: &str = "system";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub path: PathBuf,
@@ -114,7 +121,7 @@ fn give_weight(mount: &Path, cgroup: &str) {
     let mut folder = mount.to_owned();
     for part in cgroup.split('/').filter(|part| !part.is_empty()) {
         folder.push(part);
-        for (file, weight) in PROCESSOR_WEIGHT {
+        for (file, weight) in if part == SYSTEM { SYSTEM_WEIGHT } else { PROCESSOR_WEIGHT } {
             if folder.join(file).exists() {
                 let _ = fs::write(folder.join(file), weight);
             }

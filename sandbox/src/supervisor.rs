@@ -76,7 +76,7 @@ pub(crate) fn report_path(region: &Region) -> std::path::PathBuf {
 /// The body of `sandbox supervise`. A signal ends it.
 pub(crate) fn run(instance: &Instance, region: &Region) -> Result<()> {
     process::detach(&region.path("supervisor.lock"))?;
-    cgroup::join(&format!("{}/system", region.cgroup()))?;
+    cgroup::join(&format!("{}/{}", region.cgroup(), cgroup::SYSTEM))?;
     net::enter(&region.netns())?;
     let recorded: Report = read_json(&report_path(region))?.unwrap_or_default();
     let own_program = std::env::current_exe().context("cannot find this program's own file")?;
