@@ -27,6 +27,9 @@ pub struct StreamArgs {
     /// How long to send; without it, until SIGTERM.
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     length: Option<Duration>,
+    /// For so long the rate rises to its full height, as traffic does that is moved to a service; every payment is measured.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
+    ramp: Duration,
     /// Another seed gives other customers, merchants and thieves.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -62,7 +65,11 @@ impl StreamArgs {
         }
         let prefix = self.transaction_prefix.clone().unwrap_or_else(|| format!("s{}-{now_ms:x}-", self.seed));
         let length = self.length.unwrap_or(Duration::MAX);
-        let payments = Generator::new(self.seed, population).with_transaction_prefix(&prefix).take_while(|payment| payment.at < length);
+        let ramp = self.ramp;
+        let payments = Generator::new(self.seed, population)
+            .with_transaction_prefix(&prefix)
+            .map(move |payment| LabelledPayment { at: ramped(payment.at, ramp), ..payment })
+            .take_while(|payment| payment.at < length);
         match &self.labels_out {
             None => self.sending.run(payments.map(|payment| Ok(due(payment)))).await,
             Some(path) => {
@@ -71,6 +78,15 @@ impl StreamArgs {
             }
         }
     }
+}
+
+/// When a payment is due that would be due `at` without a ramp. While the rate rises from nothing to its full height within `ramp`, half
+/// as many payments come as otherwise: those of the first half of it, spread so that by time t there are t² / (2 ramp) of them.
+fn ramped(at: Duration, ramp: Duration) -> Duration {
+    if at >= ramp / 2 {
+        return at + ramp / 2;
+    }
+    Duration::from_secs_f64((2.0 * ramp.as_secs_f64() * at.as_secs_f64()).sqrt())
 }
 
 fn due(labelled: LabelledPayment) -> Due {
@@ -97,5 +113,20 @@ impl LabelFile {
     fn append(&mut self, payment: &LabelledPayment) -> anyhow::Result<()> {
         let kind = payment.fraud.map_or("", crate::FraudType::name);
         writeln!(self.0, "{},{},{kind}", payment.payment.transaction_id, u8::from(payment.fraud.is_some())).context("cannot write labels")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ramp_rises_evenly_and_loses_no_payment() {
+        let seconds = Duration::from_secs_f64;
+        let ramp = seconds(10.0);
+        // Of 100 payments per second: 5 in the first second (to 10 per second), 500 until the ramp ends, 100 in each second after it.
+        let due_by = |t: f64| (0..1_000).filter(|n| ramped(seconds(f64::from(*n) / 100.0), ramp) < seconds(t)).count();
+        assert_eq!([due_by(1.0), due_by(5.0), due_by(10.0), due_by(11.0)], [5, 125, 500, 600]);
+        assert_eq!(ramped(seconds(3.0), Duration::ZERO), seconds(3.0));
     }
 }

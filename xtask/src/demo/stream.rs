@@ -15,6 +15,8 @@ use crate::progress;
 
 /// The example's node port for gRPC.
 const GRPC_PORT: u16 = 30443;
+/// Nobody sends a region its full traffic from one moment to the next.
+const RAMP: &str = "5s";
 /// Requests that were sent are still waited for; then the summary is written.
 const END_MAX: Duration = Duration::from_secs(30);
 
@@ -90,7 +92,7 @@ impl Stream {
         command
             .args(["stream", "--progress-json", "--seed", &seed.to_string()])
             .args(["--target", &format!("http://{}:{GRPC_PORT}", target.node_address)])
-            .args(["--rate", &rate.to_string(), "--for", &format!("{}s", lasting.as_secs())])
+            .args(["--rate", &rate.to_string(), "--ramp", RAMP, "--for", &format!("{}s", lasting.as_secs())])
             .arg("--ledger")
             .arg(&files.ledger)
             .arg("--out")
