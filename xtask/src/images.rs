@@ -89,12 +89,9 @@ pub(crate) fn ensure_sandbox_only(place: &Place, tools: &Tools) -> Result<()> {
     write_toolbox(place, tools, &there)
 }
 
-/// What runs on this machine beside the clusters.
-pub(crate) fn build_host_programs(place: &Place) -> Result<()> {
-    cargo_build(place, HOST_PROGRAMS)
-}
-
-fn build_programs(place: &Place) -> Result<()> {
+/// All of them in one call, however few are needed: another choice of packages is another choice of features, and builds half of the
+/// dependencies anew.
+pub(crate) fn build_programs(place: &Place) -> Result<()> {
     let components = COMPONENTS.iter().map(|component| (component.package, component.binary));
     cargo_build(place, &components.chain(HOST_PROGRAMS.iter().copied()).collect::<Vec<_>>())
 }

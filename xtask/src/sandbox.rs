@@ -40,7 +40,7 @@ pub(crate) fn command(place: &Place, arguments: &[OsString]) -> Result<()> {
 
 /// Drills are carried out by a program of their own, which uses the sandbox from outside. `flags` say which sandbox.
 fn drill(place: &Place, flags: &[OsString], arguments: &[OsString]) -> Result<()> {
-    images::build_host_programs(place)?;
+    images::build_programs(place)?;
     place.make_folder(&place.target.join("drill"))?;
     let mut command = place.privileged(place.binary("fraud-chaos"));
     command.arg("drill").args(arguments).args(flags);
