@@ -143,10 +143,8 @@ impl Sink {
 
     /// A client that failed for good answers every call with "fatal error": what happened is asked for apart.
     fn trouble(&self, error: KafkaError) -> Trouble {
-        match self.producer.client().fatal_error() {
-            Some((code, why)) => trouble::of_code(Side::Target, code, why).unwrap_or_else(|| trouble::of_kafka(Side::Target, error)),
-            None => trouble::of_kafka(Side::Target, error),
-        }
+        let fatal = self.producer.client().fatal_error().and_then(|(code, why)| trouble::of_code(Side::Target, code, why));
+        fatal.unwrap_or_else(|| trouble::of_kafka(Side::Target, error))
     }
 }
 
