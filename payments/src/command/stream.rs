@@ -39,7 +39,7 @@ pub struct StreamArgs {
     /// Share of the payments that are fraud.
     #[arg(long, value_name = "SHARE", default_value_t = 0.015, value_parser = parse_share)]
     fraud_share: f64,
-    /// Transaction ids are this and a number [default: the seed and the time of the start].
+    /// Transaction ids are this and a number [default: the seed, the time of the start, and this process].
     #[arg(long, value_name = "TEXT", value_parser = parse_prefix)]
     transaction_prefix: Option<String>,
     /// Where to write transaction ids with their labels (CSV).
@@ -63,7 +63,7 @@ impl StreamArgs {
         if let Some(customers) = self.customers {
             population.customers = customers;
         }
-        let prefix = self.transaction_prefix.clone().unwrap_or_else(|| format!("s{}-{now_ms:x}-", self.seed));
+        let prefix = self.transaction_prefix.clone().unwrap_or_else(|| format!("s{}-{now_ms:x}-{:x}-", self.seed, std::process::id()));
         let length = self.length.unwrap_or(Duration::MAX);
         let ramp = self.ramp;
         let payments = Generator::new(self.seed, population)

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -74,8 +75,12 @@ pub(crate) struct Stream {
 
 /// Customers, merchants and thieves of this stream alone. Those of an earlier stream have a history in the feature store, in which a
 /// day passed within a minute, and what they do next would look like nothing that the model has learned. Training has seeds below 1,000.
-fn seed_of_now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs())
+/// Streams that start within one second differ too: their payments meet in the same logs.
+fn seed_of_its_own() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let unused = |next: u64| next.max(now_s);
+    NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| Some(unused(next) + 1)).map_or(now_s, unused)
 }
 
 impl Stream {
@@ -86,7 +91,7 @@ impl Stream {
                 std::fs::remove_file(file).with_context(|| format!("cannot replace {}", file.display()))?;
             }
         }
-        let seed = seed_of_now();
+        let seed = seed_of_its_own();
         progress::note(&format!("seed of the payments: {seed}"));
         let mut command = place.unprivileged(place.binary("fraud-payments"));
         command
@@ -148,5 +153,16 @@ impl Drop for Stream {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_that_start_together_have_different_seeds() {
+        let seeds: std::collections::BTreeSet<u64> = (0..10).map(|_| seed_of_its_own()).collect();
+        assert_eq!(seeds.len(), 10);
     }
 }
