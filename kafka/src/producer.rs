@@ -123,6 +123,23 @@ impl AckProducer {
         }
     }
 
+    /// Connects, and learns the partitions of these topics, so that the first record need not wait for that.
+    ///
+    /// # Errors
+    /// When the brokers do not answer in time. Records can be queued all the same.
+    pub async fn prepare(&self, topics: &[&str], within: Duration) -> Result<(), ProduceError> {
+        let producer = self.usable().ok_or(ProduceError::Closed)?;
+        let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let deadline = Instant::now() + within;
+        let asked = tokio::task::spawn_blocking(move || {
+            topics.iter().try_for_each(|topic| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                producer.client().fetch_metadata(Some(topic), left).map(drop).map_err(|error| ProduceError::from(&error))
+            })
+        });
+        asked.await.unwrap_or(Err(ProduceError::Closed))
+    }
+
     /// Records that wait for acknowledgement.
     pub fn unacknowledged(&self) -> usize {
         self.current().map_or(0, |producer| in_flight(&producer))

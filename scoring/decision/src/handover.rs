@@ -60,6 +60,14 @@ impl Handover {
         }
     }
 
+    /// Connects to the brokers and learns where the topics are; says whether that worked within the time.
+    pub async fn prepare(&self, within: Duration) -> bool {
+        match self {
+            Self::Kafka(log) => log.producer.prepare(&[&log.events, &log.decisions], within).await.is_ok(),
+            Self::Nowhere => true,
+        }
+    }
+
     /// Waits for what is still on its way; gives how many records are not acknowledged at the time limit.
     pub async fn flush(&self, within: Duration) -> usize {
         match self {

@@ -7,8 +7,15 @@
 
 mod facts;
 mod findings;
+mod warm_up;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Json, Router, routing::get};
 use domain::PlanView;
@@ -66,13 +73,14 @@ pub struct Pipeline {
     names: FeatureNames,
     /// A bound on what is under way at once; beyond it, decisions are made by amount.
     permits: Semaphore,
+    warmed_up: AtomicBool,
 }
 
 impl Pipeline {
     pub fn new(parts: Parts) -> Self {
         let names = FeatureNames::new(parts.full_schema.names());
         let permits = Semaphore::new(parts.settings.inflight_max);
-        Self { parts, names, permits }
+        Self { parts, names, permits, warmed_up: AtomicBool::new(false) }
     }
 
     /// # Errors
@@ -252,6 +260,9 @@ impl Pipeline {
             if let Some(problem) = slot.and_then(ModelSlot::problem) {
                 return Err(format!("{name} is not loaded: {problem}"));
             }
+        }
+        if !self.warmed_up.load(Ordering::Relaxed) {
+            return Err("connecting to feature store, inference and Kafka".into());
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ use crate::{
 /// Part of the grace that is kept for flushing Kafka once the last decision is made.
 const FLUSH_SHARE: u32 = 3;
 const TICK: Duration = Duration::from_secs(1);
+/// A pod whose dependencies do not answer becomes ready after this: degraded answers are answers.
+const WARM_UP_MAX: Duration = Duration::from_secs(3);
 
 /// Where a server can be reached; ports are the real ones, also when 0 was asked for.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +66,10 @@ pub async fn start(pipeline: Arc<Pipeline>, registry: Registry, listen: &Listen,
     let ports = [serve_grpc(grpc, service.clone(), tls, stop_ports.clone())?, serve_rest(rest, service.clone(), tls, stop_ports.clone())?];
     let admin = serve_admin(admin, registry, pipeline.clone(), ending.clone(), stop_admin.clone());
     tokio::spawn(tick(pipeline.clone(), stop_admin.clone()));
+    tokio::spawn({
+        let (pipeline, stop) = (pipeline.clone(), stop_admin.clone());
+        async move { stop.run_until_cancelled(pipeline.warm_up(WARM_UP_MAX)).await }
+    });
     tokio::spawn({
         let (pipeline, stop) = (pipeline.clone(), stop_admin.clone());
         async move { stop.run_until_cancelled(pipeline.follow_plan()).await }

@@ -244,8 +244,20 @@ async fn answers_say_when_they_were_made_with_the_last_good_rules() {
 async fn a_pod_without_its_light_model_is_not_ready() {
     let pipeline = Pipeline::new(Parts { light: Some(ModelSlot::default()), ..parts(service("127.0.0.1:1")) });
     assert!(pipeline.readiness().unwrap_err().contains("light model is not loaded"));
-    let ready = Pipeline::new(parts(service("127.0.0.1:1")));
-    assert_eq!(ready.readiness(), Ok(()), "an inference service that is away does not make a pod unready");
+}
+
+#[tokio::test]
+async fn a_pod_is_ready_once_it_has_used_what_it_depends_on_and_after_a_while_without_it() {
+    let stand_in = StandIn::start(Behaviour::Scores(0.1)).await;
+    let pipeline = Pipeline::new(parts(service(stand_in.address)));
+    assert!(pipeline.readiness().unwrap_err().contains("connecting to"));
+    pipeline.warm_up(Duration::from_secs(30)).await;
+    assert_eq!(pipeline.readiness(), Ok(()));
+    assert!(stand_in.finished.load(Ordering::SeqCst) >= 20, "the first payment is not the first question");
+
+    let alone = Pipeline::new(parts(service("127.0.0.1:1")));
+    alone.warm_up(Duration::from_millis(50)).await;
+    assert_eq!(alone.readiness(), Ok(()), "an inference service that is away does not make a pod unready");
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use prometheus_client::registry::Registry;
 use proto::fraud::v1::{Durability, FeatureState, InferenceState, RuleState, Verdict};
 use scoring_decision::standalone;
@@ -13,6 +15,7 @@ use support::{decide, payment};
 #[tokio::test]
 async fn the_bundled_parts_decide_and_remember() {
     let pipeline = standalone::assemble(&mut Registry::default()).unwrap();
+    pipeline.warm_up(Duration::ZERO).await;
     assert_eq!(pipeline.readiness(), Ok(()));
     let first = decide(&pipeline, payment("t-1")).await;
     let degradation = first.degradation.clone().unwrap();

@@ -1,8 +1,10 @@
 //! How far the feature stores of the following regions are behind the active one, measured from outside: the position of a primary is noted, and each copy is
-//! asked until it has reached it. What is measured includes the asking, so the figures are upper bounds. Runs `redis-cli`.
+//! asked until it has reached it. What is measured includes the asking, so the figures are upper bounds. Asks over connections that it keeps: a `redis-cli` a
+//! question would take the processor time that the stream is measured with.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -18,6 +20,9 @@ const SHARD_PORT: u16 = 30400;
 const EVERY: Duration = Duration::from_secs(5);
 /// A copy that has not caught up by then counts with this much.
 const WAIT_MAX: Duration = Duration::from_secs(10);
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(20);
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// May look at its server and at nothing else.
 const USER: &str = "probe";
 
@@ -32,10 +37,8 @@ pub(super) struct Watch {
 }
 
 struct Shard {
-    number: u16,
-    active: Region,
-    followers: Vec<Region>,
-    password: String,
+    active: Server,
+    followers: Vec<(String, Server)>,
 }
 
 impl Watch {
@@ -43,15 +46,20 @@ impl Watch {
         let active = sandbox.region(active)?.clone();
         let password = password(sandbox, &active)?;
         let followers: Vec<Region> = sandbox.description.regions.iter().filter(|region| region.name != active.name).cloned().collect();
-        let shards: Vec<Shard> = (0..shards)
-            .map(|number| Shard { number, active: active.clone(), followers: followers.clone(), password: password.clone() })
+        let server =
+            |region: &Region, number: u16| Server::new(SocketAddr::new(region.node_address.into(), SHARD_PORT + number), &password);
+        let mut shards: Vec<Shard> = (0..shards)
+            .map(|number| Shard {
+                active: server(&active, number),
+                followers: followers.iter().map(|region| (region.name.clone(), server(region, number))).collect(),
+            })
             .collect();
         let (worst, stop) = (Arc::new(Mutex::new(Worst::new())), Arc::new(AtomicBool::new(false)));
         let thread = std::thread::spawn({
             let (worst, stop) = (Arc::clone(&worst), Arc::clone(&stop));
             move || {
                 while !stop.load(Ordering::Relaxed) {
-                    for (region, lag_s) in shards.iter().flat_map(Shard::measure) {
+                    for (region, lag_s) in shards.iter_mut().flat_map(Shard::measure) {
                         let mut worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
                         let entry = worst.entry(region).or_default();
                         *entry = entry.max(lag_s);
@@ -73,47 +81,88 @@ impl Watch {
 }
 
 impl Shard {
-    fn measure(&self) -> Vec<(String, f64)> {
-        let Some(position) = self.offset_at(&self.active) else { return Vec::new() };
+    fn measure(&mut self) -> Vec<(String, f64)> {
+        let Some(position) = self.active.offset() else { return Vec::new() };
         let noted = Instant::now();
-        self.followers.iter().filter_map(|follower| Some((follower.name.clone(), self.time_until(follower, position, noted)?))).collect()
+        self.followers.iter_mut().filter_map(|(region, server)| Some((region.clone(), server.time_until(position, noted)?))).collect()
+    }
+}
+
+/// A Redis process that is asked for its place in the stream of writes.
+struct Server {
+    address: SocketAddr,
+    /// What logs in and asks, in the protocol's own words.
+    login: Vec<u8>,
+    connection: Option<BufReader<TcpStream>>,
+}
+
+impl Server {
+    fn new(address: SocketAddr, password: &str) -> Self {
+        Self { address, login: command(&["AUTH", USER, password]), connection: None }
     }
 
-    /// Seconds until the copy had reached the position; nothing if it never answered.
-    fn time_until(&self, follower: &Region, position: u64, noted: Instant) -> Option<f64> {
+    /// Seconds until it had reached the position; nothing if it never answered.
+    fn time_until(&mut self, position: u64, noted: Instant) -> Option<f64> {
         let mut answered = false;
         while noted.elapsed() < WAIT_MAX {
-            if let Some(offset) = self.offset_at(follower) {
+            if let Some(offset) = self.offset() {
                 answered = true;
                 if offset >= position {
                     break;
                 }
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(BETWEEN_QUESTIONS);
         }
         answered.then(|| noted.elapsed().as_secs_f64())
     }
 
-    fn offset_at(&self, region: &Region) -> Option<u64> {
-        let mut command = Command::new("redis-cli");
-        command
-            .args([
-                "-h",
-                &region.node_address.to_string(),
-                "-p",
-                &(SHARD_PORT + self.number).to_string(),
-                "--user",
-                USER,
-                "INFO",
-                "replication",
-            ])
-            // On the command line everybody could read it.
-            .env("REDISCLI_AUTH", &self.password)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
-        let output = command.output().ok()?;
-        replication_offset(&String::from_utf8_lossy(&output.stdout))
+    /// A connection that fails is made anew for the next question.
+    fn offset(&mut self) -> Option<u64> {
+        let mut connection = self.connection.take().or_else(|| self.connect().ok())?;
+        let info = ask(&mut connection, &command(&["INFO", "replication"])).ok()?;
+        self.connection = Some(connection);
+        replication_offset(&info)
     }
+
+    fn connect(&self) -> std::io::Result<BufReader<TcpStream>> {
+        let stream = TcpStream::connect_timeout(&self.address, ANSWER_MAX)?;
+        stream.set_read_timeout(Some(ANSWER_MAX))?;
+        stream.set_nodelay(true)?;
+        let mut connection = BufReader::new(stream);
+        ask(&mut connection, &self.login)?;
+        Ok(connection)
+    }
+}
+
+/// An array of bulk strings, as Redis takes commands.
+fn command(words: &[&str]) -> Vec<u8> {
+    let words = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect::<Vec<_>>();
+    format!("*{}\r\n{}", words.len(), words.concat()).into_bytes()
+}
+
+/// The text of a simple or bulk string; everything else is an error.
+fn ask(connection: &mut BufReader<TcpStream>, question: &[u8]) -> std::io::Result<String> {
+    connection.get_mut().write_all(question)?;
+    read_answer(connection)
+}
+
+fn read_answer(answers: &mut impl BufRead) -> std::io::Result<String> {
+    let unusable = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_string());
+    let mut line = String::new();
+    answers.by_ref().take(ANSWER_BYTES_MAX as u64).read_line(&mut line)?;
+    let line = line.trim_end();
+    if let Some(text) = line.strip_prefix('+') {
+        return Ok(text.to_string());
+    }
+    let length: usize = line.strip_prefix('$').and_then(|length| length.parse().ok()).ok_or_else(|| unusable("no string"))?;
+    if length > ANSWER_BYTES_MAX {
+        return Err(unusable("a string of that length"));
+    }
+    // The string, and the end of its line.
+    let mut bytes = vec![0; length + 2];
+    answers.read_exact(&mut bytes)?;
+    bytes.truncate(length);
+    String::from_utf8(bytes).map_err(|_| unusable("no text"))
 }
 
 /// Of a primary its own position, of a copy how far it has come; nothing of a copy without a primary, whose position means nothing.
@@ -136,6 +185,17 @@ fn password(sandbox: &Sandbox, region: &Region) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_is_asked_in_its_own_protocol() {
+        assert_eq!(command(&["AUTH", "probe", "pässword"]), "*3\r\n$4\r\nAUTH\r\n$5\r\nprobe\r\n$9\r\npässword\r\n".as_bytes());
+        let mut answers = "+OK\r\n$6\r\na:1\r\nb\r\n-NOAUTH log in\r\n$999999999\r\n$5\r\nab".as_bytes();
+        assert_eq!(read_answer(&mut answers).unwrap(), "OK");
+        assert_eq!(read_answer(&mut answers).unwrap(), "a:1\r\nb");
+        assert!(read_answer(&mut answers).is_err(), "an error is no answer");
+        assert!(read_answer(&mut answers).is_err(), "too long");
+        assert!(read_answer(&mut answers).is_err(), "cut off");
+    }
 
     #[test]
     fn a_copy_without_a_primary_has_no_position() {
