@@ -8,12 +8,7 @@
 //! how often, as long as it is not [saturated](EntityState::saturated), and apart from records that were folded into a pane
 //! and come again (the positions in the logs, stored with the values, prevent that). Any bytes can be read.
 
-use crate::{
-    event::EntityKind,
-    panes::Panes,
-    profile::Profile,
-    record::Record,
-};
+use crate::{event::EntityKind, panes::Panes, profile::Profile, record::Record};
 
 mod fast;
 mod fold;
