@@ -12,6 +12,7 @@ use crate::{event::EntityKind, panes::Panes, profile::Profile, record::Record};
 
 mod fast;
 mod fold;
+mod lasting;
 mod parts;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub struct EntityState {
     profile: Profile,
     saturated_through_ms: Option<i64>,
     unreadable: u32,
+    lasting_only: bool,
 }
 
 impl EntityState {
@@ -51,6 +53,7 @@ impl EntityState {
             profile: parts.profile,
             saturated_through_ms: parts.saturated_through_ms,
             unreadable: parts.unreadable,
+            lasting_only: false,
         }
     }
 
