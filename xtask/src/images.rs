@@ -98,7 +98,9 @@ fn cargo_build(place: &Place, programs: &[&str]) -> Result<()> {
     place.make_folder(&place.target)?;
     let mut command = place.cargo();
     command.args(["build", "--locked", "--workspace"]);
-    programs.iter().for_each(|binary| drop(command.args(["--bin", binary])));
+    for binary in programs {
+        command.args(["--bin", binary]);
+    }
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
         bail!("the build failed ({status}); the compiler's message is above");
