@@ -45,7 +45,7 @@ impl Stores {
             }
             store
         });
-        let stores = [FeatureStore::Redis(redis), FeatureStore::Memory(MemoryStore::new(windows.clone(), 1_000))];
+        let stores = [FeatureStore::Redis(redis), FeatureStore::Memory(MemoryStore::new(&windows, 1_000))];
         Self { runtime, stores, shards, windows }
     }
 
@@ -64,7 +64,7 @@ impl Stores {
 
     fn count(&self, event: &Event, name: &str) -> f32 {
         let schema = FeatureSchema::full(&self.windows);
-        let vector = schema.assemble(event, &self.agree(event).sets);
+        let vector = schema.assemble(event, &self.agree(event).states);
         vector.values()[schema.names().position(|known| known == name).unwrap()]
     }
 
@@ -78,7 +78,7 @@ fn a_payment_is_read_back_with_itself_and_is_whole() {
     let stores = Stores::start(small_windows());
     let read = stores.agree(&payment("t-1", 1, NOW));
     assert_eq!(read.state(), FeatureState::Whole);
-    assert_eq!(read.sets.iter().map(|(_, set)| set.records().len()).collect::<Vec<_>>(), [1; 5]);
+    assert_eq!(read.states.iter().map(|(_, state)| state.records().len()).collect::<Vec<_>>(), [1; 5]);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_set_beyond_its_cap_keeps_the_newest_and_says_so() {
         assert_eq!(read.saturated().count() > 0, n >= 4, "{n}");
     }
     let read = stores.agree(&payment("t-9", 1, NOW + 9));
-    let times: Vec<i64> = read.sets.get(EntityKind::Card).unwrap().records().iter().map(|r| r.time_ms - NOW).collect();
+    let times: Vec<i64> = read.states.get(EntityKind::Card).unwrap().records().map(|r| r.time_ms - NOW).collect();
     assert_eq!(times, [2, 3, 4, 9]);
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn with_room_for(count: usize) -> Self {
-        Self { table: vec![0; count.saturating_mul(2).next_power_of_two().max(2)] }
+        Self { table: vec![0; count.saturating_mul(4).next_power_of_two().max(2)] }
     }
 
     /// The place of the identity; if it has none, it gets `place`.
