@@ -79,7 +79,7 @@ fn bit_of((first, bytes): (usize, usize), value: u32) -> (usize, u8) {
 /// Fibonacci hashing onto `0..places`: countries are numbers in a row, so all values are scattered alike.
 fn scatter(value: u32, places: usize) -> usize {
     let scattered = u64::from(value.wrapping_mul(0x9e37_79b1));
-    usize::try_from(scattered * u64::try_from(places).unwrap_or(0) >> 32).unwrap_or(0)
+    usize::try_from((scattered * u64::try_from(places).unwrap_or(0)) >> 32).unwrap_or(0)
 }
 
 /// Counts different values one by one.

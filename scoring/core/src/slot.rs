@@ -56,12 +56,12 @@ impl EventSlot {
         slot[0] = tag::EVENT;
         slot[1..HASHES_AT].copy_from_slice(&record.id.0);
         let amount = record.amount_base_minor.map_or(0, |amount| amount.clamp(0, AMOUNT_BASE_MINOR_MAX).unsigned_abs() + 1);
-        let word = u64::from(folded) << 63
-            | kind_code(record.kind) << 60
-            | outcome_code(record.outcome) << 58
-            | record.time_ms.clamp(0, TIME_MS_MAX).unsigned_abs() << 16
-            | u64::from(record.country.map_or(0, Country::ordinal)) << 6
-            | amount >> 32;
+        let word = (u64::from(folded) << 63)
+            | (kind_code(record.kind) << 60)
+            | (outcome_code(record.outcome) << 58)
+            | (record.time_ms.clamp(0, TIME_MS_MAX).unsigned_abs() << 16)
+            | (u64::from(record.country.map_or(0, Country::ordinal)) << 6)
+            | (amount >> 32);
         slot[BITS_AT..AMOUNT_AT].copy_from_slice(&word.to_be_bytes());
         slot[AMOUNT_AT..].copy_from_slice(&amount.to_be_bytes()[4..]);
         for (place, hash) in slot[HASHES_AT..BITS_AT].chunks_exact_mut(3).zip([record.merchant, record.card, record.device]) {
@@ -117,14 +117,14 @@ impl EventSlot {
 
     /// Everything but mark and time.
     fn content(&self) -> (u64, &[u8], &[u8]) {
-        (word_of(&self.0) & !(TIME_MASK << 16 | 1 << 63), &self.0[AMOUNT_AT..], &self.0[HASHES_AT..BITS_AT])
+        (word_of(&self.0) & !((TIME_MASK << 16) | (1 << 63)), &self.0[AMOUNT_AT..], &self.0[HASHES_AT..BITS_AT])
     }
 
     // A copy of what has just been decoded would cost more than the decoding.
     #[inline(always)]
     pub(crate) fn record(&self) -> Record {
         let word = word_of(&self.0);
-        let amount = (word & 0x3f) << 32 | u64::from(u32::from_be_bytes(bytes_at(&self.0, AMOUNT_AT)));
+        let amount = ((word & 0x3f) << 32) | u64::from(u32::from_be_bytes(bytes_at(&self.0, AMOUNT_AT)));
         let hash = |at: usize| {
             let [high, middle, low] = bytes_at(&self.0, at);
             Some(u32::from_be_bytes([0, high, middle, low])).filter(|hash| *hash != 0)

@@ -23,7 +23,7 @@ pub(super) struct Parts {
     pub(super) panes: Panes,
     /// Of tags that this version does not know: kept as they are, so that an older builder does not undo a newer one.
     unknown: Vec<SlotBytes>,
-    /// By (time, id) once [`Parts::sort`] was called.
+    /// By (time, id).
     pub(super) events: Vec<EventSlot>,
     pub(super) unreadable: u32,
 }

@@ -183,6 +183,9 @@ fn a_value_that_was_made_anew_after_the_key_expired_keeps_all_that_was_appended(
     assert_eq!(splice(b"ab", 4, b"XY"), b"XYab");
 }
 
+/// All that there are, and one that there is not.
+const TAGS: &[u8] = &[0x01, 0x01, 0x11, 0x12, 0x21, 0x22, 0x23, 0x24, 0x31, 0xff];
+
 /// What may happen to a store while its builder folds a log.
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -289,7 +292,9 @@ proptest! {
     }
 
     #[test]
-    fn batches_may_come_in_any_order_and_at_any_time(records in distinct_records(), cuts in prop::collection::vec((any::<prop::sample::Index>(), 0_i64..100_000), 1..5)) {
+    fn batches_may_come_in_any_order_and_at_any_time(
+        records in distinct_records(), cuts in prop::collection::vec((any::<prop::sample::Index>(), 0_i64..100_000), 1..5),
+    ) {
         // Each batch at its own time, in rising order; then everything is compacted at the same time.
         let story = |records: &[Record]| {
             let mut cuts: Vec<(usize, i64)> = cuts.iter().map(|(at, after_ms)| (at.index(records.len()), BEGIN_MS + after_ms)).collect();
@@ -359,7 +364,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_can_be_read_and_folded(slots in prop::collection::vec((any::<[u8; 32]>(), prop::sample::select(vec![1_u8, 1, 0x11, 0x12, 0x21, 0x22, 0x23, 0x24, 0x31, 0xff])), 0..60), torn in 0_usize..32, record in any_record(), now_ms: i64) {
+    fn any_bytes_can_be_read_and_folded(
+        slots in prop::collection::vec((any::<[u8; 32]>(), prop::sample::select(TAGS)), 0..60),
+        torn in 0_usize..32, record in any_record(), now_ms: i64,
+    ) {
         let mut value: Vec<u8> = Vec::new();
         for (mut slot, tag) in slots {
             slot[0] = tag;
@@ -369,7 +377,7 @@ proptest! {
         EntityState::parse(&value, 7);
         let config = small_config(20);
         let folded = fold(USER, value, Additions { records: &[record], values: &[] }, now_ms, &config);
-        prop_assert!(folded.value.len() % SLOT_BYTES == 0);
+        prop_assert!(folded.value.len().is_multiple_of(SLOT_BYTES));
         let again = fold(USER, folded.value, Additions::default(), now_ms, &config);
         prop_assert!(!again.changed);
     }
