@@ -48,6 +48,16 @@ fn a_retry_with_other_content_counts_once_and_all_readers_keep_the_same_one() {
 }
 
 #[test]
+fn a_differing_retry_that_wins_over_a_folded_event_is_still_folded() {
+    let records: Vec<Record> = (0..9).map(|n| record(n, NOW - 60_000 + i64::from(n))).collect();
+    let retry = Record { amount_base_minor: Some(7), ..records[0] };
+    let value = appended(&fold_in(&[], &records, NOW - 60_000), &[retry]);
+    let state = state(&fold_in(&value, &[], NOW));
+    let pane = state.panes().as_slice()[0];
+    assert_eq!((pane.attempts(), pane.sum_minor()), (5, 407));
+}
+
+#[test]
 fn an_event_that_the_decision_path_has_appended_is_only_marked() {
     let records: Vec<Record> = (0..20).map(|n| record(n, NOW + i64::from(n))).collect();
     let mut value = appended(&fold_in(&[], &records[..19], NOW), &records[19..]);
@@ -132,6 +142,12 @@ fn panes_are_forgotten_one_pane_after_the_longest_window() {
     let first_end_ms = panes_at(NOW + 30_000)[0].end_ms();
     assert_eq!(panes_at(first_end_ms + 105_999)[0].end_ms(), first_end_ms);
     assert!(panes_at(first_end_ms + 106_000).iter().all(|pane| pane.end_ms() > first_end_ms));
+    // Nor does a payment that only has to be marked keep them: the shortcut is not taken.
+    let (mut sparse, config) = (fold_in(&value, &[], NOW + 60_000), small_config(512));
+    let log = Additions { records: &records[..1], values: &[] };
+    let marks = |value: &mut Vec<u8>, now_ms| mark_in_place(value, log, now_ms, &config).is_some();
+    let last_ms = state(&sparse).panes().as_slice()[0].end_ms() + 105_999;
+    assert!(last_ms < NOW + 100_000 && marks(&mut sparse, last_ms) && !marks(&mut sparse, last_ms + 1));
 }
 
 #[test]
