@@ -27,7 +27,7 @@ use scoring_core::{
     money::Rates,
     protect::{Acceptance, PiiKey, Protected, protect},
     schema::FeatureSchema,
-    set::EntitySets,
+    state::EntityStates,
     validate,
 };
 use scoring_features::FeatureStore;
@@ -157,11 +157,11 @@ impl Pipeline {
     }
 
     /// Records the event and reads who took part. What does not come in time is NaN.
-    async fn features(&self, event: &Event, deadline: &Deadline, findings: &mut Findings) -> EntitySets {
+    async fn features(&self, event: &Event, deadline: &Deadline, findings: &mut Findings) -> EntityStates {
         let limit = deadline.allowance(Stage::Features);
         if limit.is_zero() {
             self.parts.metrics.features_not_whole();
-            return EntitySets::default();
+            return EntityStates::default();
         }
         let read = self.parts.store.record_and_read(event, Instant::now() + limit).await;
         findings.features = read.state();
@@ -169,11 +169,11 @@ impl Pipeline {
         if findings.features != FeatureState::Whole {
             self.parts.metrics.features_not_whole();
         }
-        read.sets
+        read.states
     }
 
     /// The score that the tier asks for, or the next best.
-    async fn score(&self, event: &Event, sets: &EntitySets, vector: &[f32], tier: Tier, deadline: &Deadline, findings: &mut Findings) {
+    async fn score(&self, event: &Event, states: &EntityStates, vector: &[f32], tier: Tier, deadline: &Deadline, findings: &mut Findings) {
         let light = self.parts.light.as_ref().and_then(ModelSlot::get);
         if tier == Tier::RulesOnly {
             findings.score_not_needed();
@@ -188,7 +188,7 @@ impl Pipeline {
             }
         }
         if let Some(model) = light {
-            let vector = self.parts.light_schema.assemble(event, sets);
+            let vector = self.parts.light_schema.assemble(event, states);
             findings.scored_by_light_model(model.score(vector.values()), &model.digest);
         }
     }

@@ -73,7 +73,7 @@ pub fn assemble(registry: &mut Registry) -> anyhow::Result<Pipeline> {
         plan: PlanWatch::fixed(plan(region)?),
         key: PiiKey::new("standalone", &rand::random::<[u8; 32]>())?,
         rates: Rates::new(&currency.base, "", [])?,
-        store: FeatureStore::Memory(MemoryStore::new(windows, ENTITIES_MAX)),
+        store: FeatureStore::Memory(MemoryStore::new(&windows, ENTITIES_MAX)),
         rules: RulesWatch::fixed(rules),
         engine: Engine::InProcess(ModelSlot::loaded(full)),
         light: Some(ModelSlot::loaded(light)),

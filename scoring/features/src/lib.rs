@@ -42,7 +42,7 @@ pub use shards::UnusablePlan;
 
 /// Where a decision service keeps what it knows of entities.
 pub enum FeatureStore {
-    Redis(Box<RedisStore>),
+    Redis(RedisStore),
     /// In this process alone: `--standalone`.
     Memory(MemoryStore),
 }

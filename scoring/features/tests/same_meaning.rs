@@ -46,7 +46,7 @@ impl Stores {
             }
             store
         });
-        let stores = [FeatureStore::Redis(Box::new(redis)), FeatureStore::Memory(MemoryStore::new(&config, 1_000))];
+        let stores = [FeatureStore::Redis(redis), FeatureStore::Memory(MemoryStore::new(&windows, 1_000))];
         Self { runtime, stores, shards, windows }
     }
 
