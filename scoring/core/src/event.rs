@@ -60,6 +60,11 @@ impl EntityKind {
         }
     }
 
+    /// Whether it is remembered beyond the longest window: people are, and their cards.
+    pub fn has_profile(self) -> bool {
+        matches!(self, Self::User | Self::Card)
+    }
+
     /// The place of this kind in an array over [`EntityKind::ALL`].
     pub fn index(self) -> usize {
         self as usize

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use crate::{
     codes::Country,
-    encoding::Record,
-    event::{CardEntry, Channel, DecisionState, EntityId, EntityKind, Event, EventKind, Identity, Merchant, Money, Outcome},
+    event::{CardEntry, Channel, DecisionState, EntityId, EntityKind, Event, EventKind, Merchant, Money, Outcome},
+    record::{AMOUNT_BASE_MINOR_MAX, Record, RecordId, TIME_MS_MAX},
 };
 
 pub(crate) fn payment(transaction_id: &str, event_time_ms: i64) -> Event {
@@ -35,9 +35,9 @@ pub(crate) fn payment(transaction_id: &str, event_time_ms: i64) -> Event {
     }
 }
 
-pub(crate) fn record(identity: u8, time_ms: i64) -> Record {
+pub(crate) fn record(id: u8, time_ms: i64) -> Record {
     Record {
-        identity: Identity([identity; 16]),
+        id: RecordId([id; 10]),
         time_ms,
         kind: EventKind::PaymentAttempt,
         outcome: None,
@@ -51,13 +51,13 @@ pub(crate) fn record(identity: u8, time_ms: i64) -> Record {
 
 /// Records over the whole range of each field.
 pub(crate) fn any_record() -> impl Strategy<Value = Record> {
-    let hash = || prop::option::of(1_u32..);
+    let hash = || prop::option::of(1_u32..=0xff_ffff);
     let letters = prop::option::of(prop::array::uniform2(b'A'..=b'Z'));
     let codes = (prop::sample::select(EventKind::ALL), prop::option::of(prop::sample::select(Outcome::ALL)));
-    let amount = prop::option::of(prop_oneof![0_i64..1_000, 0_i64..=i64::MAX]);
-    (any::<[u8; 16]>(), any::<i64>(), codes, amount, hash(), hash(), hash(), letters).prop_map(
-        |(identity, time_ms, (kind, outcome), amount_base_minor, merchant, card, device, letters)| Record {
-            identity: Identity(identity),
+    let amount = prop::option::of(prop_oneof![0_i64..1_000, 0_i64..=AMOUNT_BASE_MINOR_MAX]);
+    (any::<[u8; 10]>(), 0_i64..=TIME_MS_MAX, codes, amount, hash(), hash(), hash(), letters).prop_map(
+        |(id, time_ms, (kind, outcome), amount_base_minor, merchant, card, device, letters)| Record {
+            id: RecordId(id),
             time_ms,
             kind,
             outcome,
@@ -76,8 +76,8 @@ pub(crate) fn few_records() -> impl Strategy<Value = Vec<Record>> {
     let country = prop::sample::select(vec![None, Country::from_letters("US"), Country::from_letters("BR")]);
     let kind = prop::sample::select(vec![EventKind::PaymentAttempt, EventKind::PaymentAttempt, EventKind::Refund]);
     let one = (0_u8..12, 0_i64..150, kind, prop::option::of(0_i64..5), hash(), hash(), hash(), country).prop_map(
-        |(identity, time_ms, kind, amount_base_minor, merchant, card, device, country)| Record {
-            identity: Identity([identity; 16]),
+        |(id, time_ms, kind, amount_base_minor, merchant, card, device, country)| Record {
+            id: RecordId([id; 10]),
             time_ms,
             kind,
             outcome: None,
