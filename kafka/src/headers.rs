@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use domain::{
     Epoch, RegionName,
-    headers::{EPOCH, ORIGIN, SOURCE, Source},
+    headers::{EPOCH, HEARTBEAT, ORIGIN, SOURCE, Source},
 };
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 
@@ -54,6 +54,11 @@ pub fn read<H: Headers>(headers: Option<&H>) -> Result<SeenHeaders, UnreadableHe
     Ok(seen)
 }
 
+/// Whether a record of an event log is a heartbeat and no event, whatever else it says.
+pub fn is_heartbeat<H: Headers>(headers: Option<&H>) -> bool {
+    headers.into_iter().flat_map(Headers::iter).any(|header| header.key == HEARTBEAT)
+}
+
 /// All headers of a record, and where it came from. A `fp-src` that it already had is replaced.
 pub fn with_source<H: Headers>(headers: Option<&H>, source: &Source) -> OwnedHeaders {
     let mut all = OwnedHeaders::new_with_capacity(headers.map_or(0, Headers::count) + 1);
@@ -93,6 +98,14 @@ mod tests {
         let keys: Vec<_> = twice.iter().map(|header| (header.key, header.value.is_some())).collect();
         assert_eq!(keys, [("trace", true), ("null", false), (SOURCE, true)]);
         assert_eq!(read(Some(&twice)).unwrap().source, Some(source(2)));
+    }
+
+    #[test]
+    fn a_heartbeat_is_known_by_its_header_also_after_it_was_mirrored() {
+        let event = RecordHeaders { epoch: Epoch(7), origin: RegionName::new("us-east").unwrap() }.to_kafka();
+        let heartbeat = event.clone().insert(Header { key: HEARTBEAT, value: Some("1") });
+        assert!(!is_heartbeat(Some(&event)) && !is_heartbeat(None::<&OwnedHeaders>));
+        assert!(is_heartbeat(Some(&with_source(Some(&heartbeat), &source(1)))));
     }
 
     #[test]
