@@ -268,6 +268,42 @@ pub struct Heartbeat {
     #[prost(map = "string, uint64", tag = "3")]
     pub echoes: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
 }
+/// How far the builder has folded the logs of all regions, in the key `fp:fresh` of every shard.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PublishedFreshness {
+    /// Version of this message's meaning; readers take a version that they do not know for nothing known.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Whose builder says so, and under which plan.
+    #[prost(string, tag = "2")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
+    /// By the builder's clock. Readers only look whether it changes.
+    #[prost(int64, tag = "4")]
+    pub published_ms: i64,
+    /// When it has not changed for so long, by the reader's clock, nothing is known any more.
+    #[prost(uint64, tag = "5")]
+    pub valid_ms: u64,
+    #[prost(message, repeated, tag = "6")]
+    pub origins: ::prost::alloc::vec::Vec<OriginProgress>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OriginProgress {
+    #[prost(string, tag = "1")]
+    pub region: ::prost::alloc::string::String,
+    /// Whether it has lost authority.
+    #[prost(bool, tag = "2")]
+    pub ended: bool,
+    /// While it may produce: how old its folded events are. Absent: not known.
+    #[prost(uint64, optional, tag = "3")]
+    pub age_ms: ::core::option::Option<u64>,
+    /// Where it has ended: up to when its events are folded. Absent: not known.
+    #[prost(int64, optional, tag = "4")]
+    pub folded_through_ms: ::core::option::Option<i64>,
+    #[prost(int64, tag = "5")]
+    pub ended_ms: i64,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum EventKind {

@@ -12,6 +12,7 @@
 mod commands;
 mod config;
 mod fold;
+mod fresh;
 mod link;
 mod memory;
 mod metrics;
