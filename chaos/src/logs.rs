@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn a_heartbeat_is_no_transaction_and_damage_is_an_error() {
-        let record = |payload: &[u8], headers| OwnedMessage::new(Some(payload.to_vec()), None, "t".into(), Timestamp::NotAvailable, 0, 0, headers);
+        let record =
+            |payload: &[u8], headers| OwnedMessage::new(Some(payload.to_vec()), None, "t".into(), Timestamp::NotAvailable, 0, 0, headers);
         let event = Event { transaction_id: "t-1".into(), ..Event::default() }.encode_to_vec();
         assert_eq!(Records::Events.transaction_id(&record(&event, None)), Ok(Some("t-1".into())));
         let heartbeat = OwnedHeaders::new().insert(Header { key: HEARTBEAT, value: Some("1") });

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, Inference},
+    freshness::FreshnessWatch,
     handover::{Handover, KafkaLog},
     inference::{Engine, ServiceEngine},
     inputs,
@@ -54,6 +55,7 @@ fn assemble(config: &Config, plan_path: &Path, registry: &mut Registry, stop: &C
     let producer = AckProducer::new(&config.kafka, CLIENT_ID, &KafkaMetrics::register(registry))?;
     let store = RedisStore::start(config.features.redis.clone(), windows, FeatureMetrics::register(registry), &plan.current())?;
     Ok(Pipeline::new(Parts {
+        freshness: FreshnessWatch::unknown(full_schema.windows()),
         settings,
         plan,
         key: inputs::read_pii_key(&config.pii_keys_dir)?,

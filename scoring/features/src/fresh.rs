@@ -33,15 +33,24 @@ impl RedisStore {
     /// What each shard says, by its number; `None` for one that says nothing or does not answer by `deadline`.
     pub async fn published_freshness(&self, deadline: Instant) -> Vec<(u16, Option<Vec<u8>>)> {
         let shards = self.shards();
-        join_all(shards.all().map(|shard| async move { (shard.index, read(&shard.read, deadline).await) })).await
+        join_all(shards.all().map(|shard| async move { (shard.index, read(&shard.read, deadline).await.flatten()) })).await
+    }
+
+    /// What shards have of a builder before this one; `None` when one of them does not answer by `deadline`.
+    pub async fn freshness_left(&self, deadline: Instant) -> Option<Vec<Vec<u8>>> {
+        let shards = self.shards();
+        let answers: Option<Vec<_>> = join_all(shards.all().map(|shard| read(&shard.read, deadline))).await.into_iter().collect();
+        Some(answers?.into_iter().flatten().collect())
     }
 }
 
-async fn read(link: &Link, deadline: Instant) -> Option<Vec<u8>> {
+/// `None` without an answer, `Some(None)` when the key is not there.
+async fn read(link: &Link, deadline: Instant) -> Option<Option<Vec<u8>>> {
     let mut request = Request::with_room_for(1);
     request.command(&[b"GET", FRESH_KEY]);
     match link.send(&request, deadline).await.ok()?.into_iter().next()? {
-        Value::BulkString(bytes) if bytes.len() <= BYTES_MAX => Some(bytes),
+        Value::BulkString(bytes) if bytes.len() <= BYTES_MAX => Some(Some(bytes)),
+        Value::BulkString(_) | Value::Nil => Some(None),
         _ => None,
     }
 }
