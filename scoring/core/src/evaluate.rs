@@ -89,7 +89,7 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// In the order of [`Windows::lengths`].
+    /// In the order of [`Windows::lengths`]; none when they are not known.
     pub fn windows(&self) -> &[WindowValues] {
         &self.windows
     }
@@ -117,7 +117,8 @@ pub fn evaluate(state: &EntityState, current: &Record, windows: &Windows) -> Eva
     let longest_after_ms = current.time_ms.saturating_sub(windows.longest().length_ms());
     let panes = state.panes().as_slice().iter().filter(|pane| pane.start_ms() <= through_ms && pane.last_ms() > longest_after_ms);
     panes.clone().for_each(|pane| past.note_pane(pane));
-    Evaluation { windows: inside.with_panes(panes), history: past.history(state.profile()) }
+    let windows = if state.is_lasting_only() { Vec::new() } else { inside.with_panes(panes) };
+    Evaluation { windows, history: past.history(state.profile()) }
 }
 
 /// The windows, filled one after the other.

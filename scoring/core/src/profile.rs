@@ -226,6 +226,11 @@ impl Profile {
         &self.countries
     }
 
+    /// Whether nothing is known at all.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// A value that a batch job loaded, and as of when it is.
     pub fn batch_value(&self, name: &str) -> Option<(f64, i64)> {
         let name = ValueName::of(name);

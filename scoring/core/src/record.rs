@@ -61,11 +61,6 @@ impl Record {
     pub fn is_attempt(&self) -> bool {
         self.kind == EventKind::PaymentAttempt
     }
-
-    /// The order in which an entity's records are kept, and of which the newest are kept.
-    pub(crate) fn order(&self) -> (i64, RecordId) {
-        (self.time_ms, self.id)
-    }
 }
 
 /// The first three bytes of a hash; 0 stands for "none", so it is never the hash of something.

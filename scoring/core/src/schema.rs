@@ -468,8 +468,8 @@ mod tests {
         let full = FeatureSchema::full(&Windows::default());
         let light = FeatureSchema::light(&Windows::default());
         assert_eq!((full.width(), light.width()), (44, 13));
-        assert_eq!(full.fingerprint(), "0648df0b0396b0f32f976cc3adb907036be6115718a4119b879f347a33ccfb4f");
-        assert_eq!(light.fingerprint(), "0612b3f7782c3934214d8da74cb7088ecf0ad125da213211258856de055312fd");
+        assert_eq!(full.fingerprint(), "f1574358d3d772a137c236f451455f8a9713aa0650d18a5a0aeaa91bb37b4090");
+        assert_eq!(light.fingerprint(), "eb19e5e3a7114f613c0a75bd3279d3acb6512bd281ffb26e6604eb58f534ef5f");
     }
 
     #[test]
@@ -500,7 +500,8 @@ mod tests {
         assert_eq!(value(&schema, &vector, "user_sum_24h"), 2_159.0);
         assert_eq!(value(&schema, &vector, "ip_country_differs_from_card"), 1.0);
         assert_eq!(value(&schema, &vector, "billing_country_differs_from_card"), 0.0);
-        for missing in ["card_seconds_since_last", "user_amount_over_mean", "user_device_is_new"] {
+        assert_eq!(value(&schema, &vector, "user_days_since_first_seen"), 0.0);
+        for missing in ["card_seconds_since_last", "user_amount_over_mean", "user_device_is_new", "user_country_differs_from_home"] {
             assert!(value(&schema, &vector, missing).is_nan(), "{missing}");
         }
     }
@@ -523,8 +524,12 @@ mod tests {
         assert_eq!(value(&schema, &vector, "card_seconds_since_last"), 1.0);
         assert_eq!(value(&schema, &vector, "user_amount_over_mean"), 1.0);
         assert_eq!(value(&schema, &vector, "user_device_is_new"), 0.0);
-        let names: Vec<&str> =
-            schema.entity_values(EntityKind::Card, &burst[3], states_of(&burst).get(EntityKind::Card).unwrap()).iter().map(|v| v.0).collect();
+        assert_eq!(value(&schema, &vector, "user_country_differs_from_last"), 0.0);
+        let names: Vec<&str> = schema
+            .entity_values(EntityKind::Card, &burst[3], states_of(&burst).get(EntityKind::Card).unwrap())
+            .iter()
+            .map(|v| v.0)
+            .collect();
         assert_eq!(names.len(), 10, "{names:?}");
     }
 

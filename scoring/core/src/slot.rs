@@ -73,8 +73,7 @@ impl EventSlot {
     pub(crate) fn read(slot: &SlotBytes) -> Option<Self> {
         let slot = Self(*slot);
         let word = slot.word();
-        let plausible =
-            slot.0[0] == tag::EVENT && kind_of(word >> 60).is_some() && (word >> 6) & 0x3ff <= u64::from(Country::ORDINAL_MAX);
+        let plausible = slot.0[0] == tag::EVENT && kind_of(word >> 60).is_some() && (word >> 6) & 0x3ff <= u64::from(Country::ORDINAL_MAX);
         plausible.then_some(slot)
     }
 
@@ -232,9 +231,9 @@ mod tests {
     fn the_bytes_of_a_slot_are_a_contract_with_other_versions() {
         let mut record = Record::of(&payment("t-1", 1_700_000_000_000));
         record.id = RecordId([0xaa; 10]);
-        record.merchant = Some(0x0102_0304 & 0xff_ffff);
+        record.merchant = Some(0x02_0304);
         let slot = hex::encode(EventSlot::new(&record, true).0);
-        assert_eq!(slot, "01aaaaaaaaaaaaaaaaaaaa9018bcfe56800025000000087002030402020203030303".replace("2500", &slot[38..42]));
+        assert_eq!(slot, "01aaaaaaaaaaaaaaaaaaaa918bcfe56800250000000870020304020202030303");
         assert_eq!(EventSlot::new(&record, true).unmarked().0, record.slot());
     }
 
@@ -254,7 +253,7 @@ mod tests {
         fn every_record_reads_back(record in any_record(), folded: bool) {
             let slot = EventSlot::new(&record, folded);
             let read = EventSlot::read(slot.bytes()).unwrap();
-            prop_assert_eq!((read.record(), read.is_folded(), read.order()), (record, folded, record.order()));
+            prop_assert_eq!((read.record(), read.is_folded(), read.order()), (record, folded, (record.time_ms, record.id)));
         }
 
         #[test]

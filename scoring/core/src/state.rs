@@ -8,15 +8,11 @@
 //! how often, as long as it is not [saturated](EntityState::saturated), and apart from records that were folded into a pane
 //! and come again (the positions in the logs, stored with the values, prevent that). Any bytes can be read.
 
-use crate::{
-    event::EntityKind,
-    panes::Panes,
-    profile::Profile,
-    record::Record,
-};
+use crate::{event::EntityKind, panes::Panes, profile::Profile, record::Record};
 
 mod fast;
 mod fold;
+mod lasting;
 mod parts;
 #[cfg(test)]
 mod tests;
@@ -43,6 +39,7 @@ pub struct EntityState {
     profile: Profile,
     saturated_through_ms: Option<i64>,
     unreadable: u32,
+    lasting_only: bool,
 }
 
 impl EntityState {
@@ -56,6 +53,7 @@ impl EntityState {
             profile: parts.profile,
             saturated_through_ms: parts.saturated_through_ms,
             unreadable: parts.unreadable,
+            lasting_only: false,
         }
     }
 

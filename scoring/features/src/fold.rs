@@ -30,7 +30,7 @@ use scoring_core::{
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    FeatureMetrics, LogParts, LogPartition, Positions, RedisStore,
+    FeatureMetrics, LogPartition, LogParts, Positions, RedisStore,
     commands::{EntityKey, VECTOR_KEY},
     link::text_of,
     logs::minimum,

@@ -59,8 +59,7 @@ pub(crate) fn fold(guard: Guard<'_>, heads: &[Head]) -> Request {
     let text = [heads.len().to_string(), guard.epoch.to_string(), guard.entries.len().to_string()];
     let [keys, epoch, entries] = text.each_ref().map(String::as_bytes);
     let next: Vec<String> = guard.entries.iter().map(|entry| entry.next.to_string()).collect();
-    let packed: Vec<u8> =
-        heads.iter().flat_map(|head| [head.read_bytes.to_be_bytes(), head.ttl_seconds.to_be_bytes()]).flatten().collect();
+    let packed: Vec<u8> = heads.iter().flat_map(|head| [head.read_bytes.to_be_bytes(), head.ttl_seconds.to_be_bytes()]).flatten().collect();
     let mut words: Vec<&[u8]> = Vec::with_capacity(8 + 2 * heads.len() + 3 * guard.entries.len());
     words.extend([b"FCALL".as_slice(), b"fp_fold", keys]);
     words.extend(heads.iter().map(|head| head.key.as_slice()));
@@ -97,7 +96,11 @@ pub(crate) fn outcome_of(answer: &Value) -> Option<Outcome> {
         b"folded" => Some(Outcome::Folded),
         b"superseded" => text(rest.first()?)?.parse().ok().map(Outcome::Superseded),
         b"version" => text(rest.first()?).map(Outcome::OtherVersion),
-        b"moved" => rest.iter().map(|word| text(word).map(|text| Some(text).filter(|text| !text.is_empty()))).collect::<Option<_>>().map(Outcome::Moved),
+        b"moved" => rest
+            .iter()
+            .map(|word| text(word).map(|text| Some(text).filter(|text| !text.is_empty())))
+            .collect::<Option<_>>()
+            .map(Outcome::Moved),
         _ => None,
     }
 }
@@ -142,8 +145,21 @@ mod tests {
         let head = Head { key: *b"{c0123456789abcdef}", read_bytes: 64, ttl_seconds: 90_000, value: b"head".to_vec() };
         let request = fold(Guard { epoch: 3, folds: "12", entries: &entries }, &[head]);
         let args: Vec<Vec<u8>> = request.pipeline().cmd_iter().flat_map(redis_args).collect();
-        let expected: [&[u8]; 13] =
-            [b"FCALL", b"fp_fold", b"1", b"{c0123456789abcdef}", b"1", b"3", b"12", b"1", b"c/t/0", b"", b"5", b"\0\0\0\x40\0\x01\x5f\x90", b"head"];
+        let expected: [&[u8]; 13] = [
+            b"FCALL",
+            b"fp_fold",
+            b"1",
+            b"{c0123456789abcdef}",
+            b"1",
+            b"3",
+            b"12",
+            b"1",
+            b"c/t/0",
+            b"",
+            b"5",
+            b"\0\0\0\x40\0\x01\x5f\x90",
+            b"head",
+        ];
         assert_eq!(args, expected);
     }
 

@@ -1,4 +1,4 @@
-//! The feature store in memory: stand-alone mode and the replay that makes training data. Bounded; same meaning as Redis.
+//! The feature store in memory: stand-alone mode. Bounded; same meaning as Redis with its builder, on the same bytes.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -6,68 +6,67 @@ use std::{
 };
 
 use scoring_core::{
-    encoding::Record,
-    event::{EntityId, EntityKind, Event},
-    set::EventSet,
-    windows::Windows,
+    event::Event,
+    record::Record,
+    state::{Additions, EntityState, StateConfig, fold},
 };
 
-use crate::FeatureRead;
+use crate::{FeatureRead, StoreConfig, commands::EntityKey};
 
-type Entity = (EntityKind, EntityId);
-
-/// Keeps the sets of at most `entities_max` entities; the one whose newest event is oldest makes room.
+/// Keeps the values of at most `entities_max` entities; the one whose newest event is oldest makes room.
 pub struct MemoryStore {
-    windows: Windows,
+    state: StateConfig,
     entities_max: usize,
-    sets: Mutex<Sets>,
+    values: Mutex<Values>,
 }
 
 #[derive(Default)]
-struct Sets {
-    by_entity: HashMap<Entity, EventSet>,
+struct Values {
+    by_entity: HashMap<EntityKey, Kept>,
     /// Every entity under the time of its newest event.
-    by_newest: BTreeSet<(i64, Entity)>,
+    by_newest: BTreeSet<(i64, EntityKey)>,
+}
+
+#[derive(Default)]
+struct Kept {
+    value: Vec<u8>,
+    newest_ms: i64,
 }
 
 impl MemoryStore {
-    pub fn new(windows: Windows, entities_max: usize) -> Self {
-        Self { windows, entities_max: entities_max.max(1), sets: Mutex::default() }
+    pub fn new(config: &StoreConfig, entities_max: usize) -> Self {
+        Self { state: config.state, entities_max: entities_max.max(1), values: Mutex::default() }
     }
 
-    /// Records the event in the sets of its entities and reads them, at the event's own time. Always whole.
+    /// Records the event in the values of its entities and reads them. Always whole.
     pub fn record_and_read(&self, event: &Event) -> FeatureRead {
         let record = Record::of(event);
-        let (after_ms, through_ms) = self.windows.reach(event.event_time_ms);
         let mut read = FeatureRead { unread: Vec::new(), recorded: true, ..FeatureRead::nothing_of(&event.entities) };
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
         for entity in event.entities.iter() {
-            let set = sets.record(entity, record, &self.windows);
-            read.sets.set(entity.0, EventSet::from_records(set.between(after_ms, through_ms).iter().copied(), self.windows.events_max()));
+            let value = values.record(entity, record, &self.state);
+            read.states.set(entity.0, EntityState::parse(value, self.state.events_max()));
         }
-        sets.evict(self.entities_max);
+        values.evict(self.entities_max);
         read
     }
 
-    /// How many entities have a set.
+    /// How many entities are known.
     pub fn entities(&self) -> usize {
-        self.sets.lock().unwrap_or_else(PoisonError::into_inner).by_entity.len()
+        self.values.lock().unwrap_or_else(PoisonError::into_inner).by_entity.len()
     }
 }
 
-impl Sets {
-    /// Adds a record and forgets what no window can need any more.
-    fn record(&mut self, entity: Entity, record: Record, windows: &Windows) -> &EventSet {
-        // One more than counts, as in Redis: its presence says that the set is saturated.
-        let set = self.by_entity.entry(entity).or_insert_with(|| EventSet::new(windows.events_max().saturating_add(1)));
-        if let Some(newest_ms) = set.newest_time_ms() {
-            self.by_newest.remove(&(newest_ms, entity));
-        }
-        set.insert(record);
-        let newest_ms = set.newest_time_ms().unwrap_or(record.time_ms);
-        set.forget_through(windows.reach(newest_ms).0.saturating_sub(windows.skew_ms()));
-        self.by_newest.insert((newest_ms, entity));
-        set
+impl Values {
+    /// There is no log from which a record could come again, so it is folded at once.
+    fn record(&mut self, entity: EntityKey, record: Record, config: &StateConfig) -> &[u8] {
+        let kept = self.by_entity.entry(entity).or_default();
+        self.by_newest.remove(&(kept.newest_ms, entity));
+        kept.newest_ms = kept.newest_ms.max(record.time_ms);
+        let additions = Additions { records: &[record], values: &[] };
+        kept.value = fold(entity.0, std::mem::take(&mut kept.value), additions, kept.newest_ms, config).value;
+        self.by_newest.insert((kept.newest_ms, entity));
+        &kept.value
     }
 
     fn evict(&mut self, entities_max: usize) {

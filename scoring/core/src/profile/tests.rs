@@ -83,9 +83,8 @@ fn a_batch_job_can_say_where_home_is() {
 
 #[test]
 fn an_upload_that_cannot_be_right_is_refused_and_named() {
-    let error = |entity, name: &str, value, as_of_ms| {
-        ProfileRecord::new(entity, name, value, as_of_ms, RecordId([1; 10])).unwrap_err().to_string()
-    };
+    let error =
+        |entity, name: &str, value, as_of_ms| ProfileRecord::new(entity, name, value, as_of_ms, RecordId([1; 10])).unwrap_err().to_string();
     assert!(error((EntityKind::Ip, EntityId([1; 16])), "mean", 1.0, 1).contains("a ip has no profile"));
     assert!(error(USER, "Mean", 1.0, 1).contains("field name"));
     assert!(error(USER, "mean", f64::NAN, 1).contains("field value"));

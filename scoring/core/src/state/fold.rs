@@ -1,11 +1,6 @@
 //! Folding of logs into the value of an entity. Pure.
 
-use super::{
-    StateConfig,
-    fast::mark_in_place,
-    parts::Parts,
-    unique::Noted,
-};
+use super::{StateConfig, fast::mark_in_place, parts::Parts, unique::Noted};
 use crate::{event::EntityKind, profile::BatchValue, record::Record, slot::EventSlot};
 
 /// What logs say of one entity.

@@ -7,7 +7,10 @@ use crate::{record::RecordId, slot::EventSlot};
 pub(super) enum Noted {
     New,
     /// The identity was there.
-    Known { was_folded: bool, same: bool },
+    Known {
+        was_folded: bool,
+        same: bool,
+    },
 }
 
 /// Where each identity is in a list: open addressing, because an identity is a hash already. Places are stored plus one; 0 is

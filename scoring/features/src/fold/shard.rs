@@ -99,7 +99,8 @@ impl ShardFold {
         self.check_epoch(self.number(&epoch)?)?;
         let folds = self.number(&folds)?;
         let stored = self.stored(&vector)?;
-        let behind = |(part, stored): (&super::Bounds, &Option<i64>)| part.from.is_some_and(|from| stored.is_none_or(|stored| stored < from));
+        let behind =
+            |(part, stored): (&super::Bounds, &Option<i64>)| part.from.is_some_and(|from| stored.is_none_or(|stored| stored < from));
         if self.batch.parts.iter().zip(&stored).any(behind) {
             return Err(self.moved(&stored));
         }
@@ -110,8 +111,8 @@ impl ShardFold {
     }
 
     fn check_epoch(&self, promoted_in: u64) -> Result<(), FoldError> {
-        let guard = EpochGuard::new(Epoch(promoted_in));
-        guard.clone().admit(self.batch.epoch).map_err(|source| FoldError::Superseded { shard: self.shard.index, source })
+        let mut guard = EpochGuard::new(Epoch(promoted_in));
+        guard.admit(self.batch.epoch).map_err(|source| FoldError::Superseded { shard: self.shard.index, source })
     }
 
     /// A number that may not be there yet.
@@ -216,7 +217,10 @@ impl ShardFold {
         let answer = self.ask(&functions::fold(guard, heads)).await?.into_iter().next().unwrap_or_default();
         match functions::outcome_of(&answer) {
             Some(Outcome::Folded) => Ok(()),
-            Some(Outcome::Superseded(epoch)) => self.check_epoch(epoch),
+            Some(Outcome::Superseded(epoch)) => {
+                self.check_epoch(epoch)?;
+                Err(self.refused(&answer))
+            }
             Some(Outcome::Moved(stored)) => {
                 Err(self.moved(&stored.iter().map(|stored| stored.as_deref().and_then(position)).collect::<Vec<_>>()))
             }
