@@ -39,7 +39,7 @@ impl<'a> Announcer<'a> {
     async fn publish(&self, within: Duration) {
         let builder = self.builder;
         let config = &builder.config.freshness;
-        let longest_ms = builder.store.windows().longest().length_ms().saturating_add(builder.store.windows().skew_ms());
+        let longest_ms = builder.longest_ms();
         let silence_ms_max = i64::try_from(config.silence_max.as_millis()).unwrap_or(i64::MAX);
         let valid_ms = u64::try_from(config.valid_for.as_millis()).unwrap_or(u64::MAX);
         let published = builder.watermarks.publication(self.epoch, silence_ms_max, valid_ms, longest_ms);

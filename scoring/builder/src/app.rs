@@ -77,16 +77,16 @@ pub async fn serve(config: Config, plan: PlanWatch, stop: CancellationToken) -> 
 
 fn assemble(config: Config, plan: &PlanView, registry: &mut Registry) -> anyhow::Result<Builder> {
     let kafka_metrics = KafkaMetrics::register(registry);
-    let windows = config.features.checked_windows().context("features")?;
+    let features = config.features.checked().context("features")?;
     let publisher = Arc::new(Publisher {
         producer: AckProducer::new(&config.kafka, CLIENT_ID, &kafka_metrics).context("kafka")?,
         topic: config.features_topic(),
-        schema: FeatureSchema::full(&windows),
+        schema: FeatureSchema::full(&features.windows),
         region: config.region.clone(),
     });
     let timeout = config.limits.kafka_timeout;
     Ok(Builder {
-        store: RedisStore::start(config.features.redis.clone(), windows, FeatureMetrics::register(registry), plan).context("plan")?,
+        store: RedisStore::start(features, FeatureMetrics::register(registry), plan).context("plan")?,
         admin: Admin::new(&config.kafka, CLIENT_ID, &kafka_metrics).context("kafka")?,
         publisher,
         dead_letters: DeadLetters::new(&config.kafka, CLIENT_ID, config.dead_letter_topic(), timeout).context("kafka")?,

@@ -54,11 +54,6 @@ impl Batch {
         self.parts.values().flat_map(|part| part.events.iter().map(|(_, event)| event))
     }
 
-    /// Events and profile values.
-    pub(crate) fn foldable(&self) -> usize {
-        self.parts.values().map(|part| part.events.len() + part.profiles.len()).sum()
-    }
-
     /// Whether there is more in it than heartbeats, so that somebody may wait for it.
     pub(crate) fn is_urgent(&self) -> bool {
         self.records > self.heard.len()

@@ -128,7 +128,7 @@ pub enum InvalidConfig {
     #[error("topic_prefix: use 1 to 100 letters, digits, '.', '_' and '-', such as fraud")]
     TopicPrefix,
     #[error("features: {0}")]
-    Windows(#[from] scoring_core::windows::InvalidWindows),
+    Features(#[from] scoring_features::InvalidFeatures),
     #[error("limits.{0} must be above 0")]
     Zero(&'static str),
     #[error("limits.batch_records_max: at most 100000")]
@@ -167,7 +167,7 @@ impl Config {
         if self.topic_prefix.is_empty() || self.topic_prefix.len() > 100 || !self.topic_prefix.bytes().all(plain) {
             return Err(InvalidConfig::TopicPrefix);
         }
-        self.features.checked_windows()?;
+        self.features.checked()?;
         self.freshness.check()?;
         self.limits.check()
     }

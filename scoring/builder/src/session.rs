@@ -84,12 +84,18 @@ impl Builder {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Older events are in no window, whosever clock it is.
+    pub(crate) fn longest_ms(&self) -> i64 {
+        let windows = self.store.windows();
+        windows.longest().length_ms().saturating_add(windows.skew_ms())
+    }
+
     /// Folds until `stop`; also returns, to be called again, when partitions have appeared or a shard has gone back.
     pub(crate) async fn session(&self, plan: &PlanView, stop: &CancellationToken) -> Result<(), SessionError> {
         let folded = self.store.positions(self.config.limits.fold_timeout).await?;
         let cluster_id = self.admin.cluster_id().await?;
         let decoder = Decoder::new(cluster_id.clone(), self.config.logs(), folded);
-        let oldest_needed_ms = self.store.windows().reach(now_ms()).0;
+        let oldest_needed_ms = now_ms().saturating_sub(self.longest_ms());
         let opened = open(&self.config, decoder, &self.kafka_metrics, From::Folded { oldest_needed_ms }).await?;
         let expired = opened.starts.values().map(|start| start.expired.max(0).unsigned_abs()).sum();
         self.metrics.passed_over(expired);

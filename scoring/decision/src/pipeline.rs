@@ -27,7 +27,7 @@ use scoring_core::{
     money::Rates,
     protect::{Acceptance, PiiKey, Protected, protect},
     schema::FeatureSchema,
-    set::EntitySets,
+    state::EntityStates,
     validate,
 };
 use scoring_features::FeatureStore;
@@ -138,15 +138,15 @@ impl Pipeline {
     async fn examine(&self, event: &Event, tier: Tier, deadline: &Deadline, watch: &mut Watch<'_>) -> Findings {
         let rules = self.parts.rules.current();
         let mut findings = Findings::nothing(rules.state, self.parts.freshness.current());
-        let sets = self.features(event, deadline, &mut findings).await;
-        let vector = self.parts.full_schema.assemble(event, &sets).without_windows(&self.parts.full_schema, findings.freshness().missing());
+        let states = self.features(event, deadline, &mut findings).await;
+        let vector = self.parts.full_schema.assemble(event, &states).without_windows(&self.parts.full_schema, findings.freshness().missing());
         watch.lap("features");
 
         let mut facts = self.facts(event, vector.values());
         rules.set.evaluate(Phase::Before, &facts, &mut findings.hits);
         watch.lap("rules");
 
-        self.score(event, &sets, vector.values(), tier, deadline, &mut findings).await;
+        self.score(event, &states, vector.values(), tier, deadline, &mut findings).await;
         watch.lap("inference");
 
         facts.score = findings.score();
@@ -159,11 +159,11 @@ impl Pipeline {
     }
 
     /// Records the event and reads who took part. What does not come in time is NaN.
-    async fn features(&self, event: &Event, deadline: &Deadline, findings: &mut Findings) -> EntitySets {
+    async fn features(&self, event: &Event, deadline: &Deadline, findings: &mut Findings) -> EntityStates {
         let limit = deadline.allowance(Stage::Features);
         if limit.is_zero() {
             self.parts.metrics.features_not_whole();
-            return EntitySets::default();
+            return EntityStates::default();
         }
         let read = self.parts.store.record_and_read(event, Instant::now() + limit).await;
         findings.incomplete_windows = match read.state() {
@@ -174,11 +174,11 @@ impl Pipeline {
         if findings.features != FeatureState::Whole {
             self.parts.metrics.features_not_whole();
         }
-        read.sets
+        read.states
     }
 
     /// The score that the tier asks for, or the next best.
-    async fn score(&self, event: &Event, sets: &EntitySets, vector: &[f32], tier: Tier, deadline: &Deadline, findings: &mut Findings) {
+    async fn score(&self, event: &Event, states: &EntityStates, vector: &[f32], tier: Tier, deadline: &Deadline, findings: &mut Findings) {
         let light = self.parts.light.as_ref().and_then(ModelSlot::get);
         if tier == Tier::RulesOnly {
             findings.score_not_needed();
@@ -194,7 +194,7 @@ impl Pipeline {
         }
         if let Some(model) = light {
             let vector =
-                self.parts.light_schema.assemble(event, sets).without_windows(&self.parts.light_schema, findings.freshness().missing());
+                self.parts.light_schema.assemble(event, states).without_windows(&self.parts.light_schema, findings.freshness().missing());
             findings.scored_by_light_model(model.score(vector.values()), &model.digest);
         }
     }
