@@ -129,7 +129,10 @@ mod tests {
         authority.follow(&plan("eu-west", 2), 300);
         assert_eq!(ended(&authority, Some(250)), [("us-east".into(), Some(250), 300)]);
         authority.follow(&plan("us-east", 3), 400);
-        assert_eq!(ended(&authority, None), [("eu-west".into(), None, 400)]);
+        assert_eq!(
+            authority.ended.into_iter().collect::<Vec<_>>(),
+            [(region("eu-west"), Ended { ended_ms: 400, folded_through_ms: None })]
+        );
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl Decoder {
     /// expected to have it.
     pub(crate) fn skips(&mut self, partition: &LogPartition) {
         self.folded.remove(partition);
+        self.origins.iter_mut().filter(|origin| origin.partition == *partition).for_each(|origin| origin.next = None);
     }
 
     /// Up to where the shards have folded a partition of a topic that this region writes itself.
