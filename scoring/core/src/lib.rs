@@ -22,6 +22,7 @@ pub mod money;
 pub mod panes;
 pub mod profile;
 pub mod protect;
+pub mod published;
 pub mod record;
 mod retention;
 pub mod schema;

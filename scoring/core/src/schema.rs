@@ -426,6 +426,18 @@ impl FeatureVector {
         }
         self
     }
+
+    /// The same vector without what these windows hold. What an entity did before is read from the longest of them.
+    #[must_use]
+    pub fn without_windows(mut self, schema: &FeatureSchema, missing: &[Window]) -> Self {
+        let longest = schema.windows.longest();
+        for (feature, value) in schema.features.iter().zip(&mut self.0) {
+            if feature.entity().is_some() && missing.contains(&feature.window.unwrap_or(longest)) {
+                *value = f32::NAN;
+            }
+        }
+        self
+    }
 }
 
 #[cfg(test)]
@@ -541,5 +553,18 @@ mod tests {
         let masked = vector.masked(&schema, Group::VelocityCard);
         assert!(value(&schema, &masked, "card_count_1m").is_nan());
         assert_eq!(value(&schema, &masked, "user_count_1h"), 1.0);
+    }
+
+    #[test]
+    fn without_a_window_its_features_are_blank_and_without_the_longest_the_history_too() {
+        let schema = FeatureSchema::full(&Windows::default());
+        let vector = schema.assemble(&payment("t-1", NOW), &states_of(&[]));
+        let [minute, day] = ["1m", "24h"].map(|length| length.parse::<Window>().unwrap());
+        let blank = |vector: &FeatureVector, name| value(&schema, vector, name).is_nan();
+        let without_minute = vector.clone().without_windows(&schema, &[minute]);
+        assert!(blank(&without_minute, "card_count_1m") && !blank(&without_minute, "card_count_1h"));
+        assert!(!blank(&without_minute, "user_days_since_first_seen") && !blank(&without_minute, "amount_log"));
+        let without_day = vector.without_windows(&schema, &[day]);
+        assert!(blank(&without_day, "user_days_since_first_seen") && !blank(&without_day, "card_count_1m") && !blank(&without_day, "amount_log"));
     }
 }

@@ -13,6 +13,7 @@
 mod commands;
 mod config;
 mod fold;
+mod fresh;
 mod functions;
 mod health;
 mod hot;
