@@ -210,10 +210,7 @@ impl Keeper {
         // The time-out of the client covers TCP; a process that accepts and stays silent would hold up the greeting.
         let connecting = Client::open(info)?;
         let connecting = connecting.get_multiplexed_async_connection_with_config(&config);
-        tokio::time::timeout(self.config.connect_timeout, connecting)
-            .await
-            .map_err(|_| ConnectError::TimedOut)?
-            .map_err(ConnectError::Refused)
+        tokio::time::timeout(self.config.connect_timeout, connecting).await.map_err(|_| ConnectError::TimedOut)?.map_err(ConnectError::of)
     }
 }
 
@@ -223,16 +220,23 @@ enum ConnectError {
     PasswordFile(std::io::Error),
     #[error("no answer in time")]
     TimedOut,
+    #[error("the shard refuses user and password: {0}. Check features.redis.user and what is in password_file")]
+    Authentication(RedisError),
     #[error("{0}")]
     Refused(#[from] RedisError),
 }
 
 impl ConnectError {
+    fn of(error: RedisError) -> Self {
+        let by_code = matches!(error.code(), Some("WRONGPASS" | "NOAUTH"));
+        if by_code || error.kind() == redis::ErrorKind::AuthenticationFailed { Self::Authentication(error) } else { Self::Refused(error) }
+    }
+
     fn label(&self) -> &'static str {
         match self {
             Self::PasswordFile(_) => "password_file",
             Self::TimedOut => "timed_out",
-            Self::Refused(error) if error.kind() == redis::ErrorKind::AuthenticationFailed => "authentication",
+            Self::Authentication(_) => "authentication",
             Self::Refused(_) => "refused",
         }
     }

@@ -6,8 +6,8 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    NOW, Redis, WITHIN, config, config_of, connected, figure, free_port, in_time, key_of, measured_store, nobody, part, payment, plan, records,
-    store,
+    NOW, Redis, WITHIN, config, config_of, connected, figure, free_port, in_time, key_of, measured_store, measured_store_of, nobody, part,
+    payment, plan, records, store,
 };
 use domain::{Epoch, HostPort, OlderEpoch, RegionRole};
 use scoring_core::{decide::FeatureState, event::EntityKind, record::Record, windows::Windows};
@@ -220,12 +220,12 @@ async fn a_wrong_password_is_told_apart_and_a_rotated_one_is_used_without_a_rest
     std::fs::write(&file, "wrong\n").unwrap();
     let redis = Redis::start_on(free_port(), &["--user", "decision", "on", ">s3cret", "~*", "+@all"]);
     let redis_config = RedisConfig { user: Some("decision".into()), password_file: Some(file.clone()), ..config().redis };
-    let mut registry = prometheus_client::registry::Registry::default();
-    let metrics = FeatureMetrics::register(&mut registry);
-    let config = StoreConfig { redis: redis_config, ..config() };
-    let store = RedisStore::start(config, metrics, &plan(1, RegionRole::Active, &[redis.address()])).unwrap();
+    let plan = plan(1, RegionRole::Active, &[redis.address()]);
+    let (store, registry) = measured_store_of(StoreConfig { redis: redis_config, ..config() }, &plan);
     let refusals = || figure(&registry, "connection_failures_total{shard=\"0\",cause=\"authentication\"}");
+    let limit = Instant::now() + Duration::from_secs(20);
     while refusals() < 2.0 {
+        assert!(Instant::now() < limit, "the refusals are not counted");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(store.disconnected(), [0]);

@@ -5,10 +5,12 @@ mod common;
 
 use std::time::Duration;
 
-use common::{NOW, Redis, connected, figure, in_time, measured_store, payment, plan, plan_with_replicas, records, store_of};
+use common::{
+    NOW, Redis, config, connected, figure, in_time, measured_store, measured_store_of, payment, plan, plan_with_replicas, records, store_of,
+};
 use domain::RegionRole;
 use scoring_core::{decide::FeatureState, event::EntityKind};
-use scoring_features::{FeatureRead, RedisStore};
+use scoring_features::{FeatureRead, RedisConfig, RedisStore, StoreConfig};
 use tokio::time::Instant;
 
 /// Asks under a deadline as decisions do.
@@ -27,12 +29,17 @@ async fn while_a_shard_is_silent_its_replica_answers_and_the_others_go_on() {
     let replicas = [Redis::start(), Redis::start()];
     replicas.iter().zip(&shards).for_each(|(replica, shard)| replica.replicate(shard));
     let plan = plan_with_replicas(1, &[(shards[0].address(), replicas[0].address()), (shards[1].address(), replicas[1].address())]);
-    let (store, registry) = measured_store(&plan);
+    // So long that the breaker comes first, as it does under traffic.
+    let redis_config = RedisConfig { silence_max: Duration::from_secs(10), ..config().redis };
+    let (store, registry) = measured_store_of(StoreConfig { redis: redis_config, ..config() }, &plan);
     connected(&store).await;
     replicas_connected().await;
     // Long enough for a threshold to mean something. Customers 0 to 3 have entities in both shards.
     for n in 0..300 {
-        assert_eq!(store.record_and_read(&payment(&format!("t-{n}"), u8::try_from(n % 4).unwrap(), NOW + n), in_time()).await.state(), FeatureState::Whole);
+        assert_eq!(
+            store.record_and_read(&payment(&format!("t-{n}"), u8::try_from(n % 4).unwrap(), NOW + n), in_time()).await.state(),
+            FeatureState::Whole
+        );
     }
     let breaker = |shard: u16| figure(&registry, &format!("breaker_state{{shard=\"{shard}\"}}"));
     let relief = |shard: u16, which: &str| figure(&registry, &format!("reliefs_total{{shard=\"{shard}\",cause=\"{which}\"}}"));
@@ -57,7 +64,11 @@ async fn while_a_shard_is_silent_its_replica_answers_and_the_others_go_on() {
     assert_eq!((breaker(1), relief(1, "stand_in")), (0.0, 0.0));
     for shard in [0, 1] {
         let asked = figure(&registry, &format!("round_trip_seconds_count{{shard=\"{shard}\",operation=\"record_and_read\"}}"));
-        assert!(relief(shard, "hedged") <= 0.02 * (asked + relief(shard, "hedge_won")), "shard {shard}: {} of {asked}", relief(shard, "hedged"));
+        assert!(
+            relief(shard, "hedged") <= 0.02 * (asked + relief(shard, "hedge_won")),
+            "shard {shard}: {} of {asked}",
+            relief(shard, "hedged")
+        );
     }
 
     shards[0].answer_again();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Of so many answers one is slow: 2 %.
 const ONE_IN: f64 = 50.0;
-/// By how much the threshold moves at most: it follows the last few hundred answers.
+/// By how much one answer moves the threshold at most: it follows the last few hundred, and one pause is no new normal.
 const STEP: f64 = 0.05;
 /// So many answers make a threshold that means something.
 const ANSWERS_MIN: u32 = 200;
@@ -26,8 +26,7 @@ impl SlowAnswers {
         self.seconds = if self.answers == 1 {
             took
         } else if took > self.seconds {
-            // Not farther than there, so that one pause is no new normal.
-            (self.seconds * (1.0 + STEP * (1.0 - 1.0 / ONE_IN)) + 1e-7).min(took)
+            self.seconds * (1.0 + STEP * (1.0 - 1.0 / ONE_IN)) + 1e-7
         } else {
             self.seconds * (1.0 - STEP / ONE_IN)
         };

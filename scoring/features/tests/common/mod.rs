@@ -168,9 +168,13 @@ pub(crate) fn store_of(plan: &PlanView) -> RedisStore {
 
 /// A store with figures, and what shows them.
 pub(crate) fn measured_store(plan: &PlanView) -> (RedisStore, Registry) {
+    measured_store_of(config(), plan)
+}
+
+pub(crate) fn measured_store_of(config: StoreConfig, plan: &PlanView) -> (RedisStore, Registry) {
     let mut registry = Registry::default();
     let metrics = FeatureMetrics::register(&mut registry);
-    (RedisStore::start(config(), metrics, plan).unwrap(), registry)
+    (RedisStore::start(config, metrics, plan).unwrap(), registry)
 }
 
 /// A figure; 0 when nothing has been counted yet.
