@@ -44,7 +44,7 @@ local function fold(keys, args)
     splice(key, expected, args[packed + index], seconds)
   end
   for at = 5, packed - 1, 3 do redis.call('HSET', 'fp:vector', args[at], args[at + 2]) end
-  redis.call('INCR', 'fp:folds')
+  redis.call('SET', 'fp:folds', args[3] + 1)
   return {'folded'}
 end
 

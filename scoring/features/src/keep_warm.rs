@@ -6,14 +6,13 @@ use futures::future::join_all;
 use redis::Value;
 use scoring_core::{
     event::{EntityId, EntityKind},
-    key::entity_key,
     state::EntityState,
 };
 use tokio::time::{Instant, sleep};
 
 use crate::{
     RedisStore,
-    commands::HOT_KEY,
+    commands::{self, Asked, HOT_KEY},
     functions::bytes_of,
     hot::USERS_MAX,
     request::Request,
@@ -67,12 +66,9 @@ impl RedisStore {
         let users: Vec<EntityId> = list.as_chunks::<ID_BYTES>().0.iter().take(USERS_MAX).map(|id| EntityId(*id)).collect();
         self.hot().expect(&users);
         for some in users.chunks(USERS_PER_READ) {
-            let keys: Vec<_> = some.iter().map(|user| entity_key(EntityKind::User, *user)).collect();
-            let mut request = Request::with_room_for(1);
-            request.long_command(keys.len() + 1, 0, [b"MGET".as_slice()].into_iter().chain(keys.iter().map(<[u8; _]>::as_slice)));
-            let Ok(answers) = shard.read.send(&request, deadline).await else { return };
-            let Some(Value::Array(values)) = answers.into_iter().next() else { return };
-            self.learn(some, &values);
+            let asked: Vec<Asked> = some.iter().map(|user| Asked::new((EntityKind::User, *user), false)).collect();
+            let Ok(answers) = shard.read.send(&commands::read(&asked), deadline).await else { return };
+            self.learn(some, &answers);
         }
     }
 

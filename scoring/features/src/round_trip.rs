@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     FeatureMetrics,
     commands::{self, Answered, Asked, EntityKey},
-    health::{Admission, Outcome},
+    health::{Admission, Health, Outcome},
     link::{Failure, Link},
     metrics::{Cause, Relief},
     request::Request,
@@ -64,7 +64,7 @@ impl RoundTrip<'_> {
             self.metrics.failure(self.shard.index, Cause::Disconnected);
             return Admission::Spare;
         };
-        self.shard.health().admit(connection, std::time::Instant::now())
+        self.with_health(|health| health.admit(connection, std::time::Instant::now()))
     }
 
     fn link(&self) -> &Link {
@@ -135,16 +135,21 @@ impl RoundTrip<'_> {
     }
 
     fn note(&self, outcome: Outcome) {
-        let state = {
+        self.with_health(|health| health.note(outcome, std::time::Instant::now(), rand::random()));
+    }
+
+    /// Tells when that changes the breaker.
+    fn with_health<T>(&self, use_it: impl FnOnce(&mut Health) -> T) -> T {
+        let (answer, before, after) = {
             let mut health = self.shard.health();
             let before = health.breaker();
-            health.note(outcome, std::time::Instant::now(), rand::random());
-            Some(health.breaker()).filter(|after| *after != before)
+            (use_it(&mut health), before, health.breaker())
         };
-        if let Some(state) = state {
-            self.metrics.breaker(self.shard.index, state);
-            tracing::warn!(shard = self.shard.index, ?state, "breaker of feature-store shard changed");
+        if before != after {
+            self.metrics.breaker(self.shard.index, after);
+            tracing::warn!(shard = self.shard.index, state = ?after, "breaker of feature-store shard changed");
         }
+        answer
     }
 
     /// While the shard itself is left alone or has no connection, its replica answers.

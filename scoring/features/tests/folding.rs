@@ -3,11 +3,14 @@
 
 mod common;
 
-use common::{NOW, Redis, WITHIN, cards, connected, in_time, key_of, log, nobody, part, payment, position, records, store};
+use common::{
+    NOW, Redis, WITHIN, cards, config, connected, in_time, key_of, log, measured_store_of, nobody, part, payment, plan, position, records,
+    store,
+};
 use domain::RegionRole;
 use proptest::{prelude::*, test_runner::TestRunner};
 use scoring_core::{event::EntityKind, profile::ProfileRecord, record::RecordId, state::splice};
-use scoring_features::{FoldError, LogParts, Positions, RedisStore};
+use scoring_features::{FoldError, LogParts, Positions, RedisConfig, RedisStore, StoreConfig};
 
 const LIBRARY: &str = include_str!("../src/functions.lua");
 const DAY: i64 = 86_400_000;
@@ -219,6 +222,43 @@ async fn the_second_fold_of_one_process_waits_for_the_first() {
     let read = store.record_and_read(&event(100), in_time()).await;
     assert_eq!(records(&read, EntityKind::Card), 9);
     assert_eq!(store.positions(WITHIN).await.unwrap().len(), 8);
+}
+
+/// What each role needs; what `fp_fold` does is checked against the rights of whoever calls it.
+const DECISION: &str = "~{* %R~fp:* +ping +append +getex +get (~fp:hot +set)";
+const BUILDER: &str = "~{* ~fp:* +ping +get +mget +set +getrange +hget +hmget +hgetall +hset +fcall +fcall_ro +function|load";
+
+#[tokio::test]
+async fn each_role_does_its_work_with_the_rights_of_its_role() {
+    let redis = Redis::start();
+    let folder = tempfile::tempdir().unwrap();
+    let password_file = folder.path().join("password");
+    std::fs::write(&password_file, "s3cret").unwrap();
+    let as_user = |user: &str, rules: &str| {
+        let words: Vec<&str> = ["ACL", "SETUSER", user, "reset", "on", ">s3cret"].into_iter().chain(split_rules(rules)).collect();
+        redis.ask_bytes::<()>(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
+        let redis_config = RedisConfig { user: Some(user.into()), password_file: Some(password_file.clone()), ..config().redis };
+        measured_store_of(StoreConfig { redis: redis_config, ..config() }, &plan(1, RegionRole::Active, &[redis.address()])).0
+    };
+    let (decision, builder) = (as_user("decision", DECISION), as_user("builder", BUILDER));
+    connected(&decision).await;
+    connected(&builder).await;
+    for n in 0..5 {
+        decision.record_and_read(&payment(&format!("t-{n}"), 1, NOW + n), in_time()).await;
+    }
+    decision.write_hot_list_once().await;
+    decision.read_hot_list(WITHIN).await;
+    assert_eq!(redis.ask::<u64>("STRLEN fp:hot"), 16);
+    builder.fold(&part(0, 0, &[payment("t-0", 1, NOW)]), &nobody(), NOW, WITHIN).await.unwrap();
+    assert_eq!(builder.positions(WITHIN).await.unwrap(), position(0, 1));
+    let read = decision.record_and_read(&payment("t-5", 1, NOW + 5), in_time()).await;
+    assert_eq!((read.state(), records(&read, EntityKind::Card)), (FeatureState::Whole, 6));
+}
+
+/// A selector in parentheses is one word.
+fn split_rules(rules: &str) -> Vec<&str> {
+    let (plain, selector) = rules.split_at(rules.find('(').unwrap_or(rules.len()));
+    plain.split_ascii_whitespace().chain([selector].into_iter().filter(|selector| !selector.is_empty())).collect()
 }
 
 #[tokio::test]
