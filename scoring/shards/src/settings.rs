@@ -162,7 +162,7 @@ impl Settings {
         let why = "a primary whose replicas are away for longer forgets the backlog, and they copy everything again";
         note(self.backlog_ttl_s != 0, "repl-backlog-ttl", self.backlog_ttl_s.to_string(), "repl-backlog-ttl 0".into(), why);
         let limit = backlog.max(least).saturating_mul(2);
-        let why = "a replica is cut off, also in the middle of a copy, before it can use the backlog: the hard limit has to be above the backlog, and the soft limit off";
+        let why = "writes that come in during a full copy wait in this buffer: a replica whose buffer outgrows it is cut off and begins anew. The hard limit has to be above the backlog, the soft limit off";
         let soft = self.output_limit.split(' ').skip(1).any(|part| part != "0");
         let low = self.output_limit_bytes != 0 && self.output_limit_bytes < backlog.max(least);
         let line = format!("client-output-buffer-limit replica {limit} 0 0");

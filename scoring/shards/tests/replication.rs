@@ -93,7 +93,7 @@ async fn a_backlog_too_small_for_the_writes_of_a_short_outage_is_found() {
 #[tokio::test]
 async fn copies_that_are_cut_off_because_their_buffer_overflows_are_found() {
     // Each key takes a moment to copy, and meanwhile more is written than the buffer may hold.
-    let primary = start_with("client-output-buffer-limit replica 20000 0 0\nenable-debug-command yes\n");
+    let primary = start_with("repl-backlog-size 16384\nclient-output-buffer-limit replica 20000 0 0\n");
     let copy = start();
     until(&primary, "up", |_| true).await;
     until(&copy, "up", |_| true).await;

@@ -52,6 +52,8 @@ pub struct ShardReport {
     /// Counted by the new primary while the old one came back.
     pub partial_resyncs: u64,
     pub full_resyncs: u64,
+    /// A rule forbade it, such as a newer epoch, before anything was touched.
+    pub refused: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
@@ -93,12 +95,18 @@ impl ShardReport {
             timings: Timings::default(),
             partial_resyncs: 0,
             full_resyncs: 0,
+            refused: false,
             problems: Vec::new(),
         }
     }
 }
 
 impl PlannedReport {
+    /// Whether a rule forbade it, such as a newer epoch, before anything was touched.
+    pub fn refused(&self) -> bool {
+        self.outcome == Outcome::Aborted && self.shards.iter().any(|shard| shard.refused)
+    }
+
     pub(crate) fn of(epoch: Epoch, shards: Vec<ShardReport>, write_gap_ms_max: Option<f64>) -> Self {
         let all = |state| shards.iter().all(|shard| shard.state == state);
         let outcome = if all(ShardState::Rejoined) {

@@ -50,9 +50,7 @@ impl<'a> Switch<'a> {
     ) -> Result<Self, Box<ShardReport>> {
         let looking = Box::pin(Self::look(client, pair, epoch, options));
         within(&pair.old, "looking at both processes", options.prepare_within, looking).await.map_err(|error| {
-            let mut report = ShardReport::new(pair);
-            report.problems.push(error.to_string());
-            Box::new(report)
+            Box::new(ShardReport { refused: error.is_refusal(), problems: vec![error.to_string()], ..ShardReport::new(pair) })
         })
     }
 
