@@ -35,7 +35,12 @@ impl Addresses {
         let (regions, exposed) = (sides(file.regions, "regions")?, sides(file.exposed, "exposed")?);
         for (region, addresses) in &exposed {
             let Some(own) = regions.get(region) else { bail!("exposed.{region}: regions has no {region}") };
-            ensure!(own.len() == addresses.len(), "exposed.{region} has {} addresses and regions.{region} has {}", addresses.len(), own.len());
+            ensure!(
+                own.len() == addresses.len(),
+                "exposed.{region} has {} addresses and regions.{region} has {}",
+                addresses.len(),
+                own.len()
+            );
         }
         Ok(Self { regions, exposed })
     }
@@ -48,7 +53,9 @@ impl Addresses {
         let known = || self.regions.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         match self.regions.get(side) {
             Some(addresses) => Ok(addresses.clone()),
-            None if self.regions.is_empty() => bail!("{side} is no address HOST:PORT: write one, or name a file of regions with --addresses"),
+            None if self.regions.is_empty() => {
+                bail!("{side} is no address HOST:PORT: write one, or name a file of regions with --addresses")
+            }
             None => bail!("{side} is no address HOST:PORT and no region of the file, which has {}", known()),
         }
     }

@@ -73,7 +73,9 @@ pub(crate) enum Command {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  fraud-features status --of us-east --sample-s 10 --addresses shards.yaml --password-file operator.password -o json")]
+#[command(
+    after_help = "Example:\n  fraud-features status --of us-east --sample-s 10 --addresses shards.yaml --password-file operator.password -o json"
+)]
 pub(crate) struct StatusArguments {
     /// Which shards [default: all of the file]
     #[arg(long)]
@@ -119,7 +121,9 @@ pub(crate) struct PromoteArguments {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  fraud-features follow --of us-east --upstream eu-west --epoch 7 --addresses shards.yaml --password-file operator.password")]
+#[command(
+    after_help = "Example:\n  fraud-features follow --of us-east --upstream eu-west --epoch 7 --addresses shards.yaml --password-file operator.password"
+)]
 pub(crate) struct FollowArguments {
     /// The shards that follow
     #[arg(long)]
@@ -150,7 +154,9 @@ pub(crate) struct HoldArguments {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  fraud-features lag --from us-east --to eu-west --beat --addresses shards.yaml --password-file operator.password")]
+#[command(
+    after_help = "Example:\n  fraud-features lag --from us-east --to eu-west --beat --addresses shards.yaml --password-file operator.password"
+)]
 pub(crate) struct LagArguments {
     /// The primaries
     #[arg(long)]

@@ -68,11 +68,8 @@ pub(crate) async fn status(
         Vec::new()
     };
     let mut second = now.into_iter();
-    let shown: Vec<Shown<Status>> = shards
-        .into_iter()
-        .zip(former)
-        .map(|(address, former)| Shown::of(address, judged(former, second.next(), &wanted)))
-        .collect();
+    let shown: Vec<Shown<Status>> =
+        shards.into_iter().zip(former).map(|(address, former)| Shown::of(address, judged(former, second.next(), &wanted))).collect();
     match output {
         Output::Json => print_json(&shown)?,
         Output::Text => shown.iter().for_each(print_status),
@@ -84,7 +81,11 @@ async fn look(client: &ShardClient, shards: &[HostPort]) -> Vec<Result<Health, S
     join_all(shards.iter().map(|address| client.health(address))).await
 }
 
-fn judged(first: Result<Health, ShardError>, second: Option<Result<Health, ShardError>>, wanted: &WantedSettings) -> Result<Status, ShardError> {
+fn judged(
+    first: Result<Health, ShardError>,
+    second: Option<Result<Health, ShardError>>,
+    wanted: &WantedSettings,
+) -> Result<Status, ShardError> {
     let (former, health) = match second {
         Some(second) => (first.ok(), second?),
         None => (None, first?),
@@ -110,7 +111,10 @@ fn print_status(shown: &Shown<Status>) {
     let data = if health.holds_data { "holds data" } else { "empty" };
     println!("{}: {}{}, {epoch}, {data}, offset {}", shown.address, health.role, follows(health), health.offset);
     for replica in &health.replicas {
-        println!("    replica {} {}, {} bytes behind, acknowledged {} s ago", replica.address, replica.state, replica.lag_bytes, replica.lag_s);
+        println!(
+            "    replica {} {}, {} bytes behind, acknowledged {} s ago",
+            replica.address, replica.state, replica.lag_bytes, replica.lag_s
+        );
     }
     let resyncs = health.resyncs;
     if health.upstream.is_none() {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use domain::{Epoch, HostPort};
 use operator_planner::ShardFacts;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisConnectionInfo, Value, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisConnectionInfo, Value, aio::MultiplexedConnection,
+};
 
 use crate::{
     EPOCH_KEY, ShardError,

@@ -9,7 +9,9 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 pub enum ShardError {
     #[error("{address}: {source}")]
     Redis { address: HostPort, source: RedisError },
-    #[error("{address} refuses user {user}: wrong password, or no such user there. Check the password file against the process's ACL file ({source})")]
+    #[error(
+        "{address} refuses user {user}: wrong password, or no such user there. Check the password file against the process's ACL file ({source})"
+    )]
     Login { address: HostPort, user: String, source: RedisError },
     #[error("{address}: the user's rights do not suffice: grant what `kubectl fraud init` writes for the role operator ({source})")]
     Rights { address: HostPort, source: RedisError },
@@ -21,9 +23,13 @@ pub enum ShardError {
     Unreadable { address: HostPort, what: String },
     #[error("{address}: {step} took longer than {} ms", within.as_millis())]
     Late { address: HostPort, step: &'static str, within: Duration },
-    #[error("{address} holds data and {upstream} holds none: following would erase the data. Make a copy that holds data the primary, or force it")]
+    #[error(
+        "{address} holds data and {upstream} holds none: following would erase the data. Make a copy that holds data the primary, or force it"
+    )]
     EmptyUpstream { address: HostPort, upstream: HostPort },
-    #[error("{address} holds data, and it is not known whether {upstream} does: {why}. Following could erase the data; make that process answer, or force it")]
+    #[error(
+        "{address} holds data, and it is not known whether {upstream} does: {why}. Following could erase the data; make that process answer, or force it"
+    )]
     UnknownUpstream { address: HostPort, upstream: HostPort, why: String },
     #[error("{address} cannot be promoted: {why}")]
     NotPromotable { address: HostPort, why: String },
@@ -49,7 +55,11 @@ impl ShardError {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::NewerEpoch { .. } | Self::Raced { .. } | Self::EmptyUpstream { .. } | Self::UnknownUpstream { .. } | Self::NotPromotable { .. }
+            Self::NewerEpoch { .. }
+                | Self::Raced { .. }
+                | Self::EmptyUpstream { .. }
+                | Self::UnknownUpstream { .. }
+                | Self::NotPromotable { .. }
         )
     }
 }

@@ -50,12 +50,16 @@ pub fn resync_loop(former: &Health, now: &Health) -> Option<Finding> {
     let unable = since(|resyncs| resyncs.partial_err);
     let backlog_wanted = backlog_wanted(former, now);
     let (setting, current, line, why) = if unable > 0 {
-        let why = format!("{full} full copies for {replicas} replicas between two looks; {unable} times a replica could not go on where it was, because the backlog did not reach back to there");
+        let why = format!(
+            "{full} full copies for {replicas} replicas between two looks; {unable} times a replica could not go on where it was, because the backlog did not reach back to there"
+        );
         let current = now.settings.backlog_bytes.to_string();
         ("repl-backlog-size", current, format!("repl-backlog-size {backlog_wanted}"), why)
     } else {
         let limit = now.settings.output_limit_bytes.max(backlog_wanted).saturating_mul(2);
-        let why = format!("{full} full copies for {replicas} replicas between two looks, each cut off before its end: the writes that waited for it outgrew the buffer of the replica (or the link was away for longer than repl-timeout)");
+        let why = format!(
+            "{full} full copies for {replicas} replicas between two looks, each cut off before its end: the writes that waited for it outgrew the buffer of the replica (or the link was away for longer than repl-timeout)"
+        );
         let current = format!("replica {}", now.settings.output_limit);
         ("client-output-buffer-limit", current, format!("client-output-buffer-limit replica {limit} 0 0"), why)
     };
@@ -88,7 +92,12 @@ mod tests {
             replicas: Vec::new(),
             resyncs: Resyncs { full, partial_ok: 0, partial_err },
             used_memory_bytes: 0,
-            settings: Settings { backlog_bytes: MEBIBYTE, output_limit: "1048576 0 0".into(), output_limit_bytes: MEBIBYTE, ..Settings::default() },
+            settings: Settings {
+                backlog_bytes: MEBIBYTE,
+                output_limit: "1048576 0 0".into(),
+                output_limit_bytes: MEBIBYTE,
+                ..Settings::default()
+            },
             time_ms,
         }
     }

@@ -24,7 +24,11 @@ impl Seen {
     }
 
     /// As `ask`, and from now on the connection's next transaction aborts if somebody writes the epoch.
-    pub(crate) async fn watch(client: &ShardClient, connection: &mut MultiplexedConnection, address: &HostPort) -> Result<Self, ShardError> {
+    pub(crate) async fn watch(
+        client: &ShardClient,
+        connection: &mut MultiplexedConnection,
+        address: &HostPort,
+    ) -> Result<Self, ShardError> {
         let mut pipe = redis::pipe();
         pipe.cmd("WATCH").arg(EPOCH_KEY).ignore();
         Self::read(client, connection, address, &questions(pipe)).await

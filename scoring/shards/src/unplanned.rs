@@ -43,7 +43,10 @@ impl ShardClient {
         if let (Some(address), Some(Ok(old))) = (&wanted.old, &old) {
             admit_epoch(address, old.epoch, epoch)?;
             if old.role == ShardRole::Primary && !wanted.force {
-                return Err(ShardError::not_promotable(&wanted.new, format!("the old primary {address} answers and takes writes. Promote planned, or hold the old one first, or force it")));
+                return Err(ShardError::not_promotable(
+                    &wanted.new,
+                    format!("the old primary {address} answers and takes writes. Promote planned, or hold the old one first, or force it"),
+                ));
             }
         }
         if !wanted.force {
@@ -65,10 +68,16 @@ impl ShardClient {
 
 fn check_copy(address: &HostPort, facts: &ShardFacts) -> Result<(), ShardError> {
     if matches!(facts.role, ShardRole::Following { link: Link::Syncing, .. }) {
-        return Err(ShardError::not_promotable(address, "it is in the middle of a full copy and holds a part of the data. Wait, take another copy, or force it"));
+        return Err(ShardError::not_promotable(
+            address,
+            "it is in the middle of a full copy and holds a part of the data. Wait, take another copy, or force it",
+        ));
     }
     if !facts.holds_data {
-        return Err(ShardError::not_promotable(address, "it holds no data: an empty primary empties its copies. Take a copy that holds data, or force it"));
+        return Err(ShardError::not_promotable(
+            address,
+            "it holds no data: an empty primary empties its copies. Take a copy that holds data, or force it",
+        ));
     }
     Ok(())
 }

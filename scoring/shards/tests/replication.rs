@@ -125,12 +125,19 @@ async fn copies_that_are_cut_off_because_their_buffer_overflows_are_found() {
 async fn settings_that_will_go_wrong_are_reported_with_the_line_to_have_instead() {
     let good = start();
     assert_eq!(operator().check_settings(&good.address(), &WantedSettings::default()).await.unwrap(), []);
-    let bad = start_with("maxmemory-policy allkeys-lru\nrepl-backlog-size 1048576\nmin-replicas-max-lag 0\nclient-output-buffer-limit replica 1048576 0 0\n");
+    let bad = start_with(
+        "maxmemory-policy allkeys-lru\nrepl-backlog-size 1048576\nmin-replicas-max-lag 0\nclient-output-buffer-limit replica 1048576 0 0\n",
+    );
     let found = operator().check_settings(&bad.address(), &WantedSettings::default()).await.unwrap();
     let lines: Vec<&str> = found.iter().map(|finding| finding.line.as_str()).collect();
     assert_eq!(
         lines,
-        ["maxmemory-policy noeviction", "repl-backlog-size 8388608", "client-output-buffer-limit replica 16777216 0 0", "min-replicas-max-lag 10"]
+        [
+            "maxmemory-policy noeviction",
+            "repl-backlog-size 8388608",
+            "client-output-buffer-limit replica 16777216 0 0",
+            "min-replicas-max-lag 10"
+        ]
     );
     assert!(found.iter().all(|finding| finding.address == bad.address() && !finding.why.is_empty()));
     let future = WantedSettings { version_min: (99, 0), ..WantedSettings::default() };

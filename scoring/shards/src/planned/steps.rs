@@ -12,8 +12,8 @@ use super::{
 use crate::{
     Change, EPOCH_KEY, NO_WRITES, ShardError, Upstream,
     client::admit,
-    resync::Resyncs,
     info::Info,
+    resync::Resyncs,
     role::{set, transaction},
 };
 

@@ -67,7 +67,22 @@ impl<'a> Switch<'a> {
         let ping_period_s = if was.ping_period_s == SILENT_S { options.ping_period_s } else { was.ping_period_s };
         let (min_replicas, report) = (was.min_replicas, ShardReport::new(pair));
         let (touched, sealed_at, writable_at) = (false, None, None);
-        Ok(Self { client, pair, epoch, options, old, new, min_replicas, ping_period_s, resyncs, touched, sealed_at, writable_at, already, report })
+        Ok(Self {
+            client,
+            pair,
+            epoch,
+            options,
+            old,
+            new,
+            min_replicas,
+            ping_period_s,
+            resyncs,
+            touched,
+            sealed_at,
+            writable_at,
+            already,
+            report,
+        })
     }
 
     /// Whether what we hold is still ours, so that something may be made writable.
@@ -130,7 +145,10 @@ fn check(pair: &Pair, was: &Seen, copy: &Seen, options: &PlannedOptions) -> Resu
     }
     let behind = was.facts.offset.saturating_sub(copy.facts.offset);
     if behind > options.lag_bytes_max {
-        return refuse(format!("it is {behind} bytes behind {old}, more than the {} allowed: writes would be paused for long. Wait until it has caught up", options.lag_bytes_max));
+        return refuse(format!(
+            "it is {behind} bytes behind {old}, more than the {} allowed: writes would be paused for long. Wait until it has caught up",
+            options.lag_bytes_max
+        ));
     }
     Ok(())
 }
