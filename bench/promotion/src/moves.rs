@@ -39,7 +39,7 @@ struct Run {
 pub(crate) async fn measure(wanted: &Wanted) -> Result<Value> {
     let stage = Stage::set_up(wanted.shards, wanted.one_way).await?;
     let at_first = stage.resyncs()?;
-    let writer = Writer::start([stage.addresses(0, 0), stage.addresses(1, 0)], wanted.writes_per_s);
+    let writer = Writer::start([stage.addresses(0, 0), stage.addresses(1, 0)], wanted.writes_per_s).await?;
     let mut runs = Vec::new();
     for number in 0..wanted.runs {
         tokio::time::sleep(wanted.between).await;

@@ -14,8 +14,9 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use domain::HostPort;
+use futures::future::try_join_all;
 use redis::{AsyncConnectionConfig, Client, RedisError, ServerErrorKind, aio::MultiplexedConnection};
-use tokio::task::LocalSet;
+use tokio::{sync::oneshot, task::LocalSet};
 
 const TICK: Duration = Duration::from_millis(5);
 /// Before a refused write is tried again.
@@ -38,22 +39,34 @@ struct Gap {
 }
 
 impl Writer {
-    /// `sides`: the shards of each region, as they are reached from the writer's.
-    pub(crate) fn start(sides: [Vec<HostPort>; 2], writes_per_s: u32) -> Self {
+    /// Returns when it has its connections. `sides`: the shards of each region, as they are reached from the writer's.
+    pub(crate) async fn start(sides: [Vec<HostPort>; 2], writes_per_s: u32) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let gaps = Arc::new(Mutex::new(vec![Gap::default(); sides[0].len()]));
         let shared = (stop.clone(), gaps.clone());
+        let (ready, is_ready) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            LocalSet::new().block_on(&runtime, run(sides, writes_per_s, shared.0, shared.1))
+            LocalSet::new().block_on(&runtime, async move {
+                let shards = connect(&sides).await?;
+                let _ = ready.send(());
+                run(shards, writes_per_s, shared.0, shared.1).await
+            })
         });
-        Self { stop, gaps, thread }
+        let writer = Self { stop, gaps, thread };
+        match is_ready.await {
+            Ok(()) => Ok(writer),
+            Err(_) => writer.stop().and_then(|_| Err(anyhow!("the writer ended before it had begun"))),
+        }
     }
 
-    /// The longest time that any shard was without an acknowledgement since this was last asked.
+    /// The longest time that any shard was without an acknowledgement since this was last asked; one that has not ended
+    /// counts too.
     pub(crate) fn longest_gap(&self) -> Duration {
+        let now = Instant::now();
         let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
-        gaps.iter_mut().map(|gap| std::mem::take(&mut gap.longest)).max().unwrap_or_default()
+        let take = |gap: &mut Gap| std::mem::take(&mut gap.longest).max(gap.last.map_or(Duration::ZERO, |last| now.duration_since(last)));
+        gaps.iter_mut().map(take).max().unwrap_or_default()
     }
 
     pub(crate) fn stop(self) -> Result<Vec<Acknowledged>> {
@@ -80,8 +93,7 @@ struct Shared {
     failed: RefCell<Option<RedisError>>,
 }
 
-async fn run(sides: [Vec<HostPort>; 2], writes_per_s: u32, stop: Arc<AtomicBool>, gaps: Arc<Mutex<Vec<Gap>>>) -> Result<Vec<Acknowledged>> {
-    let shards = connect(&sides).await?;
+async fn run(shards: Vec<Rc<Shard>>, writes_per_s: u32, stop: Arc<AtomicBool>, gaps: Arc<Mutex<Vec<Gap>>>) -> Result<Vec<Acknowledged>> {
     let shared = Rc::new(Shared { gaps, acknowledged: RefCell::default(), failed: RefCell::default() });
     let started = Instant::now();
     let (mut sent, mut under_way) = (0_u64, tokio::task::JoinSet::new());
@@ -105,16 +117,14 @@ async fn run(sides: [Vec<HostPort>; 2], writes_per_s: u32, stop: Arc<AtomicBool>
 }
 
 async fn connect(sides: &[Vec<HostPort>; 2]) -> Result<Vec<Rc<Shard>>> {
-    let mut shards = Vec::new();
-    for (index, (first, second)) in (0_u16..).zip(sides[0].iter().zip(&sides[1])) {
-        let sides = [open(first).await?, open(second).await?];
-        shards.push(Rc::new(Shard { index, sides, side: Cell::new(0) }));
-    }
-    Ok(shards)
+    let first = try_join_all(sides[0].iter().map(open)).await?;
+    let second = try_join_all(sides[1].iter().map(open)).await?;
+    let shard = |(index, (first, second))| Rc::new(Shard { index, sides: [first, second], side: Cell::new(0) });
+    Ok((0..).zip(first.into_iter().zip(second)).map(shard).collect())
 }
 
 pub(crate) async fn open(address: &HostPort) -> Result<MultiplexedConnection> {
-    // A write that waits for the end of a pause is no failure.
+    // One that waits for long is no failure: it counts in the gap.
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
     Ok(Client::open((address.host.as_str(), address.port))?.get_multiplexed_async_connection_with_config(&config).await?)
 }
@@ -138,7 +148,7 @@ async fn write(shard: Rc<Shard>, number: u64, shared: Rc<Shared>) {
     }
 }
 
-/// A replica, or an old primary after its pause has lapsed.
+/// A replica, or an old primary that has been sealed.
 fn is_refusal(error: &RedisError) -> bool {
     error.kind() == redis::ErrorKind::Server(ServerErrorKind::ReadOnly) || error.code() == Some("NOREPLICAS")
 }

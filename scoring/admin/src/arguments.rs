@@ -91,7 +91,7 @@ pub(crate) struct StatusArguments {
 #[derive(Args)]
 #[command(group = ArgGroup::new("kind").required(true), after_help = "Examples:\n  fraud-features promote --planned --from us-east --to eu-west --epoch 7 --addresses shards.yaml --password-file operator.password\n  fraud-features promote --unplanned --to 10.1.0.5:6379,10.1.0.6:6379 --epoch 7 --password-file operator.password\n\nBoth are safe to repeat in the same epoch. Planned: until all copies have everything, a failure undoes everything; afterwards nothing is undone, and what is left to do is printed.")]
 pub(crate) struct PromoteArguments {
-    /// Both sides answer: writes are paused until the copies have everything
+    /// Both sides answer: writes stop until the copies have everything
     #[arg(long, group = "kind", requires = "from")]
     pub(crate) planned: bool,
     /// The primaries are gone: what they had not yet sent is missing until the logs bring it
@@ -112,7 +112,7 @@ pub(crate) struct PromoteArguments {
     /// With --unplanned: also an empty or half-copied process, and beside a primary that takes writes
     #[arg(long, conflicts_with = "planned")]
     pub(crate) force: bool,
-    /// With --planned: milliseconds that writes wait at most, and after which nothing is promoted or undone
+    /// With --planned: milliseconds after which nothing is promoted or undone any more, and a pause lapses
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1_000..=60_000))]
     pub(crate) lease_ms: u64,
     /// With --planned: milliseconds in which all copies have to catch up, else everything is undone

@@ -74,7 +74,7 @@ pub(crate) async fn status(
         Output::Json => print_json(&shown)?,
         Output::Text => shown.iter().for_each(print_status),
     }
-    Ok(code(shown.iter().all(|shown| shown.seen.as_ref().is_some_and(|status| is_well(status)))))
+    Ok(code(shown.iter().all(|shown| shown.seen.as_ref().is_some_and(is_well))))
 }
 
 async fn look(client: &ShardClient, shards: &[HostPort]) -> Vec<Result<Health, ShardError>> {

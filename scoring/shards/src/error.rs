@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use domain::{Epoch, HostPort};
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
-    #[error("{address}: {source}")]
-    Redis { address: HostPort, source: RedisError },
+    #[error("{address}: {said}")]
+    Redis { address: HostPort, said: String },
     #[error(
-        "{address} refuses user {user}: wrong password, or no such user there. Check the password file against the process's ACL file ({source})"
+        "{address} refuses user {user}: wrong password, or no such user there. Check the password file against the process's ACL file ({said})"
     )]
-    Login { address: HostPort, user: String, source: RedisError },
-    #[error("{address}: the user's rights do not suffice: grant what `kubectl fraud init` writes for the role operator ({source})")]
-    Rights { address: HostPort, source: RedisError },
+    Login { address: HostPort, user: String, said: String },
+    #[error("{address}: the user's rights do not suffice: grant what `kubectl fraud init` writes for the role operator ({said})")]
+    Rights { address: HostPort, said: String },
     #[error("{address} holds epoch {seen}, which is newer than epoch {ours}: nothing was changed")]
     NewerEpoch { address: HostPort, seen: Epoch, ours: Epoch },
     #[error("{address}: somebody else wrote its epoch in this moment: nothing was changed")]
@@ -38,12 +38,14 @@ pub enum ShardError {
 impl ShardError {
     /// What Redis or the way to it had against a command.
     pub(crate) fn of(address: &HostPort, user: &str, source: RedisError) -> Self {
-        let address = address.clone();
-        match source.kind() {
-            ErrorKind::AuthenticationFailed => Self::Login { address, user: user.to_owned(), source },
-            ErrorKind::Server(ServerErrorKind::NoPerm) => Self::Rights { address, source },
-            _ if is_login(&source) => Self::Login { address, user: user.to_owned(), source },
-            _ => Self::Redis { address, source },
+        let (address, kind) = (address.clone(), source.kind());
+        let (code, said) = first_error(source);
+        match code.as_deref() {
+            // Without a password Redis says so only when the first command comes.
+            Some("NOAUTH" | "WRONGPASS") => Self::Login { address, user: user.to_owned(), said },
+            _ if kind == ErrorKind::AuthenticationFailed => Self::Login { address, user: user.to_owned(), said },
+            Some("NOPERM") => Self::Rights { address, said },
+            _ => Self::Redis { address, said },
         }
     }
 
@@ -64,7 +66,14 @@ impl ShardError {
     }
 }
 
-/// Redis without a password says NOAUTH only when the first command comes.
-fn is_login(source: &RedisError) -> bool {
-    matches!(source.code(), Some("NOAUTH" | "WRONGPASS"))
+/// A pipeline repeats the reason for each of its commands: the first one tells it.
+fn first_error(source: RedisError) -> (Option<String>, String) {
+    let whole = source.to_string();
+    let first = source.into_server_errors().and_then(|errors| errors.first().map(|(_, error)| error.clone()));
+    match first {
+        Some(error) => {
+            (Some(error.code().to_owned()), format!("{} {}", error.code(), error.details().unwrap_or_default()).trim_end().to_owned())
+        }
+        None => (None, whole),
+    }
 }

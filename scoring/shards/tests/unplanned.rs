@@ -17,6 +17,8 @@ fn wanted(new: &Server, old: HostPort) -> Unplanned {
 async fn the_copy_of_a_dead_primary_takes_over_and_the_old_one_returns_as_its_copy() {
     let (old, copy) = primary_and_copy(1).await;
     let address = old.address();
+    write(&old, "e:{second}").unwrap();
+    until(&copy, "up to date", |facts| facts.offset > 0).await;
     drop(old);
     until(&copy, "alone", |facts| matches!(facts.role, ShardRole::Following { link: Link::Down, .. })).await;
     let report = operator().promote_unplanned(&wanted(&copy, address), Epoch(2)).await.unwrap();

@@ -4,19 +4,21 @@
 //! |---|---|---|
 //! | prepare | both | look, and watch the epoch on both sides: if anybody writes it from here on, our transactions abort |
 //! | silence | old | no replication PINGs: one of them between promoting and re-pointing would cost a full copy |
-//! | seal | old | one transaction: pause writes, refuse them for good, read the offset where the stream ends |
+//! | seal | old | one transaction: refuse writes for good, pause what else would write, read the offset where the stream ends |
 //! | catch up | new | until the copy has everything up to that offset |
 //! | promote | new | `REPLICAOF NO ONE` and the epoch |
-//! | re-point | old | `REPLICAOF` the new one, PINGs again, end the pause: writes that waited are refused, not lost |
+//! | re-point | old | `REPLICAOF` the new one, PINGs again, end the pause: what waited is refused, not lost |
 //! | rejoin | old | wait until it is a copy, and count how it became one |
 //!
 //! All shards take a step at once, and the first four steps of all shards come before any shard is promoted. Until then a
 //! failure opens all old primaries again as they were. From then on there is no way back, only forward: what is left is
 //! reported, and running it again in the same epoch finishes it.
 //!
-//! The pause makes writers wait instead of fail, and it is a lease: if we die it lapses. Refusing writes
-//! (`min-replicas-to-write`) does not lapse, so an old primary never takes writes beside a new one. After the lease nobody
-//! is promoted or opened by us: somebody else may have begun to act.
+//! Sealed twice, because neither seal suffices. Refusing writes (`min-replicas-to-write`) does not lapse, so an old primary
+//! never takes writes beside a new one, whatever becomes of us; writers are told at once (`NOREPLICAS`) and may look for
+//! the new primary. The pause also holds back what is no client's write, such as keys that expire, which would move the
+//! offset and cost a full copy; it is a lease, and lapses if we die. After the lease nobody is promoted or opened by us:
+//! somebody else may have begun to act.
 
 pub(crate) mod options;
 pub(crate) mod report;

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Every step has a deadline; before the first process is promoted, a missed one undoes everything.
 #[derive(Debug, Clone)]
 pub struct PlannedOptions {
-    /// How long the old primaries' writes wait at most, and how long we may go on: after it nothing is promoted and nothing
-    /// is opened again. Must end before anybody else may begin to act, so not later than the coordinator's own lease.
+    /// How long the old primaries are paused at most, and how long we may go on: after it nothing is promoted and nothing is
+    /// opened again. Must end before anybody else may begin to act, so not later than the coordinator's own lease.
     pub lease: Duration,
     pub prepare_within: Duration,
     /// From the pause until all copies have everything.

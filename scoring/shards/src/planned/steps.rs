@@ -64,7 +64,7 @@ impl Switch<'_> {
         self.settle(caught_up)
     }
 
-    /// In one transaction: writes wait for as long as the lease, are refused after it, and this is where the stream ends.
+    /// In one transaction: writes are refused, nothing else moves the offset for as long as the lease, and here the stream ends.
     /// The next transaction on this connection is watched again, so that re-pointing needs no round trip of its own.
     async fn seal(&mut self) -> Result<u64, ShardError> {
         let lease_ms = u64::try_from(self.options.lease.as_millis()).unwrap_or(u64::MAX);
@@ -175,8 +175,8 @@ impl Switch<'_> {
         looking.await.is_ok_and(|facts| facts.role == operator_planner::ShardRole::Primary && facts.epoch == Some(self.epoch))
     }
 
-    /// First a replica, then the end of the pause: writes that waited are refused by a replica. It goes on refusing writes
-    /// should somebody make it a primary without the guarded command.
+    /// First a replica, then the end of the pause: what waited is refused by a replica. It goes on refusing writes should
+    /// somebody make it a primary without the guarded command.
     async fn repoint(&mut self) {
         let started = Instant::now();
         let mut pipe = transaction(&Change::Follow(self.pair.new_from_old.clone()), self.epoch);
@@ -195,9 +195,9 @@ impl Switch<'_> {
 
     fn note_unless_repointed(&mut self, done: bool) {
         if !done {
-            let (old, new, epoch) = (&self.pair.old, &self.pair.new_from_old, self.epoch);
+            let (old, new, exposed, epoch) = (&self.pair.old, &self.pair.new, &self.pair.new_from_old, self.epoch);
             let problem = format!(
-                "{old} refuses writes and does not follow yet. Repeat the promotion, or: fraud-features follow --of {old} --upstream {new} --epoch {epoch}"
+                "{old} refuses writes and does not follow yet. Repeat the promotion, or: fraud-features follow --of {old} --upstream {new} --upstream-exposed {exposed} --epoch {epoch}"
             );
             self.problem(problem);
         }
