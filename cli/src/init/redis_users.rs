@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 const ROLES: &[(&str, &str)] = &[
     (
         "operator",
-        "~fp:* +@connection +@transaction +get +set +hgetall +hget +role +info +replicaof +eval +config|get +config|set +dbsize +wait +client|pause +client|unpause +memory|usage",
+        "~fp:* +@connection +@transaction +get +set +hgetall +hget +role +info +replicaof +eval +config|get +config|set +dbsize +time +wait +client|pause +client|unpause +memory|usage",
     ),
     (
         "decision",
