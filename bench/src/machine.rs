@@ -18,7 +18,8 @@ impl Machine {
     /// # Errors
     /// When /proc is not mounted, or says something else than Linux does.
     pub fn describe() -> Result<Self> {
-        let read = |path: &str| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}: benchmarks need Linux with /proc"));
+        let read =
+            |path: &str| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}: benchmarks need Linux with /proc"));
         Ok(Self {
             cpu_model: cpu_model(&read("/proc/cpuinfo")?),
             cores: std::thread::available_parallelism().context("cannot count the processors")?.get(),

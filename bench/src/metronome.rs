@@ -19,7 +19,8 @@ impl Metronome {
     /// # Errors
     /// When the kernel gives no timer.
     pub fn every(period: Duration) -> Result<Self> {
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC).context("cannot make a timer")?;
+        let timer =
+            TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC).context("cannot make a timer")?;
         timer.set(Expiration::Interval(TimeSpec::from_duration(period)), TimerSetTimeFlags::empty()).context("cannot start the timer")?;
         Ok(Self { timer: AsyncFd::with_interest(OwnedFd::from(timer), Interest::READABLE)? })
     }

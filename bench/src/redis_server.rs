@@ -96,7 +96,8 @@ fn answer(stream: &mut impl BufRead) -> Result<String> {
     if let Some(simple) = head.strip_prefix('+') {
         return Ok(simple.to_string());
     }
-    let length: u64 = head.strip_prefix('$').and_then(|length| length.parse().ok()).with_context(|| format!("redis-server said {head:?}"))?;
+    let length: u64 =
+        head.strip_prefix('$').and_then(|length| length.parse().ok()).with_context(|| format!("redis-server said {head:?}"))?;
     let mut text = String::new();
     stream.by_ref().take(length.min(ANSWER_BYTES_MAX)).read_to_string(&mut text).context("redis-server closed the connection")?;
     Ok(text)
