@@ -8,12 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use domain::RegionName;
+use domain::{RegionName, headers::HEARTBEAT};
 use prost::Message as _;
 use proto::fraud::v1::{DecisionRecord, Event};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
+    message::Headers,
 };
 
 const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,12 +55,19 @@ pub enum Records {
 }
 
 impl Records {
-    fn transaction_id(self, payload: &[u8]) -> Result<String, prost::DecodeError> {
+    /// `None` for a heartbeat in a log of events, which is nobody's transaction.
+    fn transaction_id(self, record: &impl Message) -> Result<Option<String>, prost::DecodeError> {
+        let payload = record.payload().unwrap_or_default();
         match self {
-            Self::Events => Event::decode(payload).map(|event| event.transaction_id),
-            Self::Decisions => DecisionRecord::decode(payload).map(|decision| decision.transaction_id),
+            Self::Events if is_heartbeat(record) => Ok(None),
+            Self::Events => Event::decode(payload).map(|event| Some(event.transaction_id)),
+            Self::Decisions => DecisionRecord::decode(payload).map(|decision| Some(decision.transaction_id)),
         }
     }
+}
+
+fn is_heartbeat(record: &impl Message) -> bool {
+    record.headers().into_iter().flat_map(Headers::iter).any(|header| header.key == HEARTBEAT)
 }
 
 /// Reads all of `topic` up to the ends that it has when this is called.
@@ -106,11 +114,12 @@ fn read_to(consumer: &BaseConsumer, mut ends: BTreeMap<i32, i64>, records: Recor
         match consumer.poll(Duration::from_millis(500)) {
             Some(Ok(message)) => {
                 last_record = Instant::now();
-                let payload = message.payload().unwrap_or_default();
                 let id = records
-                    .transaction_id(payload)
+                    .transaction_id(&message)
                     .with_context(|| format!("partition {} offset {} cannot be decoded", message.partition(), message.offset()))?;
-                *counts.entry(id).or_default() += 1;
+                if let Some(id) = id {
+                    *counts.entry(id).or_default() += 1;
+                }
                 if ends.get(&message.partition()).is_some_and(|&end| message.offset() + 1 >= end) {
                     ends.remove(&message.partition());
                 }
@@ -126,7 +135,23 @@ fn read_to(consumer: &BaseConsumer, mut ends: BTreeMap<i32, i64>, records: Recor
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::{
+        Timestamp,
+        message::{Header, OwnedHeaders, OwnedMessage},
+    };
+
     use super::*;
+
+    #[test]
+    fn a_heartbeat_is_no_transaction_and_damage_is_an_error() {
+        let record =
+            |payload: &[u8], headers| OwnedMessage::new(Some(payload.to_vec()), None, "t".into(), Timestamp::NotAvailable, 0, 0, headers);
+        let event = Event { transaction_id: "t-1".into(), ..Event::default() }.encode_to_vec();
+        assert_eq!(Records::Events.transaction_id(&record(&event, None)), Ok(Some("t-1".into())));
+        let heartbeat = OwnedHeaders::new().insert(Header { key: HEARTBEAT, value: Some("1") });
+        assert_eq!(Records::Events.transaction_id(&record(b"\xff", Some(heartbeat))), Ok(None));
+        assert!(Records::Events.transaction_id(&record(b"\xff", None)).is_err());
+    }
 
     #[test]
     fn a_region_is_given_with_its_broker() {

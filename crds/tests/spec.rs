@@ -80,7 +80,6 @@ fn the_example_uses_nothing_that_is_not_implemented() {
 fn what_is_not_implemented_is_found_with_its_path_and_its_issue() {
     let cases = [
         ("/failover/mode", serde_json::json!("Automatic"), "spec.failover", ComesWith::Issue7),
-        ("/features/staleness/stop", serde_json::json!("90s"), "spec.features.staleness.stop", ComesWith::Issue4),
         ("/scoring/budgets/graph", serde_json::json!("20ms"), "spec.scoring.budgets.graph", ComesWith::Issue5),
         ("/scoring/inference/engine", serde_json::json!({"type": "InProcess"}), "spec.scoring.inference.engine.type", ComesWith::Issue5),
         (

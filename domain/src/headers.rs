@@ -8,6 +8,8 @@ pub const EPOCH: &str = "fp-epoch";
 pub const ORIGIN: &str = "fp-origin";
 /// Where a mirrored record came from: see [`Source`].
 pub const SOURCE: &str = "fp-src";
+/// Marks a record of an event log as a heartbeat, which is no event. Its value is the version of the heartbeat's meaning.
+pub const HEARTBEAT: &str = "fp-heartbeat";
 
 /// The coordinates of a record in the log in which it was first written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

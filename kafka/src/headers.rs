@@ -4,9 +4,11 @@ use std::str::FromStr;
 
 use domain::{
     Epoch, RegionName,
-    headers::{EPOCH, ORIGIN, SOURCE, Source},
+    headers::{EPOCH, HEARTBEAT, ORIGIN, SOURCE, Source},
 };
 use rdkafka::message::{Header, Headers, OwnedHeaders};
+
+const SOURCE_FORM: &str = "it is not CLUSTER/TOPIC-ID/PARTITION/OFFSET";
 
 /// What the first producer of a record says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,11 +49,25 @@ pub fn read<H: Headers>(headers: Option<&H>) -> Result<SeenHeaders, UnreadableHe
         match header.key {
             EPOCH => seen.epoch = Some(Epoch(parsed(EPOCH, header.value, "it is not a decimal number")?)),
             ORIGIN => seen.origin = Some(parsed(ORIGIN, header.value, "it is not a region name")?),
-            SOURCE => seen.source = Some(parsed(SOURCE, header.value, "it is not CLUSTER/TOPIC-ID/PARTITION/OFFSET")?),
+            SOURCE => seen.source = Some(parsed(SOURCE, header.value, SOURCE_FORM)?),
             _ => {}
         }
     }
     Ok(seen)
+}
+
+/// Whether a record of an event log is a heartbeat and no event, whatever else it says.
+pub fn is_heartbeat<H: Headers>(headers: Option<&H>) -> bool {
+    headers.into_iter().flat_map(Headers::iter).any(|header| header.key == HEARTBEAT)
+}
+
+/// Where a mirrored record came from, without a look at its other headers.
+///
+/// # Errors
+/// When the header is there and damaged.
+pub fn source<H: Headers>(headers: Option<&H>) -> Result<Option<Source>, UnreadableHeader> {
+    let found = headers.into_iter().flat_map(Headers::iter).find(|header| header.key == SOURCE);
+    found.map(|header| parsed(SOURCE, header.value, SOURCE_FORM)).transpose()
 }
 
 /// All headers of a record, and where it came from. A `fp-src` that it already had is replaced.
@@ -93,6 +109,15 @@ mod tests {
         let keys: Vec<_> = twice.iter().map(|header| (header.key, header.value.is_some())).collect();
         assert_eq!(keys, [("trace", true), ("null", false), (SOURCE, true)]);
         assert_eq!(read(Some(&twice)).unwrap().source, Some(source(2)));
+        assert_eq!(super::source(Some(&twice)), Ok(Some(source(2))));
+    }
+
+    #[test]
+    fn a_heartbeat_is_known_by_its_header_also_after_it_was_mirrored() {
+        let event = RecordHeaders { epoch: Epoch(7), origin: RegionName::new("us-east").unwrap() }.to_kafka();
+        let heartbeat = event.clone().insert(Header { key: HEARTBEAT, value: Some("1") });
+        assert!(!is_heartbeat(Some(&event)) && !is_heartbeat(None::<&OwnedHeaders>));
+        assert!(is_heartbeat(Some(&with_source(Some(&heartbeat), &source(1)))));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use rdkafka::{
     ClientContext, Message, Statistics,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
+    message::OwnedHeaders,
     producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
 };
 use tokio::sync::oneshot;
@@ -109,11 +110,22 @@ impl AckProducer {
     /// # Errors
     /// When it could not be queued; then it is certain that it was not and will not be written.
     pub fn produce(&self, topic: &str, key: &[u8], payload: &[u8], headers: &RecordHeaders) -> Result<Ack, ProduceError> {
+        self.send(|pending| BaseRecord::with_opaque_to(topic, pending).key(key).payload(payload).headers(headers.to_kafka()))
+    }
+
+    /// As [`AckProducer::produce`], to one partition, without a key.
+    ///
+    /// # Errors
+    /// As [`AckProducer::produce`].
+    pub fn produce_to(&self, topic: &str, partition: i32, payload: &[u8], headers: OwnedHeaders) -> Result<Ack, ProduceError> {
+        self.send(|pending| BaseRecord::with_opaque_to(topic, pending).partition(partition).payload(payload).headers(headers))
+    }
+
+    fn send<'a>(&self, record: impl FnOnce(Box<Pending>) -> BaseRecord<'a, [u8], [u8], Box<Pending>>) -> Result<Ack, ProduceError> {
         let producer = self.usable().ok_or(ProduceError::Closed)?;
         let (sender, receiver) = oneshot::channel();
         let pending = Box::new(Pending { sender, sent_at: Instant::now() });
-        let record = BaseRecord::with_opaque_to(topic, pending).key(key).payload(payload).headers(headers.to_kafka());
-        match producer.send(record) {
+        match producer.send(record(pending)) {
             Ok(()) => Ok(Ack(receiver)),
             Err((error, _)) => {
                 let refused = ProduceError::from(&error);

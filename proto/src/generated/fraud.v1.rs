@@ -143,6 +143,9 @@ pub struct DecisionRecord {
     pub decided_time_ms: i64,
     #[prost(string, repeated, tag = "18")]
     pub rules_hit: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How complete the features were known to be when they were read.
+    #[prost(message, optional, tag = "19")]
+    pub freshness: ::core::option::Option<Freshness>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Thresholds {
@@ -175,6 +178,38 @@ pub struct Degradation {
     #[prost(enumeration = "IdempotencyState", tag = "8")]
     pub idempotency: i32,
 }
+/// What was known to be missing in the feature store.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Freshness {
+    /// All windows, shortest first.
+    #[prost(message, repeated, tag = "1")]
+    pub windows: ::prost::alloc::vec::Vec<WindowFreshness>,
+    /// The regions whose logs count, by name. Empty when nothing is known.
+    #[prost(message, repeated, tag = "2")]
+    pub origins: ::prost::alloc::vec::Vec<OriginFreshness>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WindowFreshness {
+    /// As configured, such as "1m".
+    #[prost(string, tag = "1")]
+    pub window: ::prost::alloc::string::String,
+    #[prost(enumeration = "WindowState", tag = "2")]
+    pub state: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OriginFreshness {
+    #[prost(string, tag = "1")]
+    pub region: ::prost::alloc::string::String,
+    /// How old its folded events are, while it may produce. Absent: not known, or authority has ended.
+    #[prost(uint64, optional, tag = "2")]
+    pub age_ms: ::core::option::Option<u64>,
+    /// How much of its log before the end of its authority is not folded. Absent: not known, or it may still produce.
+    #[prost(uint64, optional, tag = "3")]
+    pub missing_ms: ::core::option::Option<u64>,
+    /// Whether it has lost authority.
+    #[prost(bool, tag = "4")]
+    pub ended: bool,
+}
 /// Features of one entity as the builder folded them, for consumers outside the decision path.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FeatureUpdate {
@@ -197,6 +232,77 @@ pub struct NamedValue {
     pub name: ::prost::alloc::string::String,
     #[prost(double, tag = "2")]
     pub value: f64,
+}
+/// A value of a user or card that a batch job computed, in the topic `profiles`. Of several under one name, the one with
+/// the latest `as_of_ms` counts, and of these the one with the largest `id`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ProfileValue {
+    /// Version of this message's meaning; readers refuse versions that they do not know.
+    #[prost(uint32, tag = "1")]
+    pub schema_version: u32,
+    #[prost(message, optional, tag = "2")]
+    pub entity: ::core::option::Option<Entity>,
+    /// 1 to 64 of a-z, 0-9 and \_.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(double, tag = "4")]
+    pub value: f64,
+    /// Milliseconds since 1970: up to when the value takes events into account.
+    #[prost(int64, tag = "5")]
+    pub as_of_ms: i64,
+    /// 10 bytes that tell uploads apart.
+    #[prost(bytes = "vec", tag = "6")]
+    pub id: ::prost::alloc::vec::Vec<u8>,
+}
+/// The value of a record with the header `fp-heartbeat` in the topic `events.raw`: by it readers know how far they are
+/// behind when there are no events. It is no event.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Heartbeat {
+    /// Rises with every heartbeat of a region.
+    #[prost(uint64, tag = "1")]
+    pub counter: u64,
+    /// The writer's clock, for people who compare clocks.
+    #[prost(int64, tag = "2")]
+    pub clock_ms: i64,
+    /// The newest counter of each other region that the writer has seen in that region's log.
+    #[prost(map = "string, uint64", tag = "3")]
+    pub echoes: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+}
+/// How far the builder has folded the logs of all regions, in the key `fp:fresh` of every shard.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PublishedFreshness {
+    /// Version of this message's meaning; readers take a version that they do not know for nothing known.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Whose builder says so, and under which plan.
+    #[prost(string, tag = "2")]
+    pub region: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
+    /// By the builder's clock. Readers only look whether it changes.
+    #[prost(int64, tag = "4")]
+    pub published_ms: i64,
+    /// When it has not changed for so long, by the reader's clock, nothing is known any more.
+    #[prost(uint64, tag = "5")]
+    pub valid_ms: u64,
+    #[prost(message, repeated, tag = "6")]
+    pub origins: ::prost::alloc::vec::Vec<OriginProgress>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OriginProgress {
+    #[prost(string, tag = "1")]
+    pub region: ::prost::alloc::string::String,
+    /// Whether it has lost authority.
+    #[prost(bool, tag = "2")]
+    pub ended: bool,
+    /// While it may produce: how old its folded events are. Absent: not known.
+    #[prost(uint64, optional, tag = "3")]
+    pub age_ms: ::core::option::Option<u64>,
+    /// Where it has ended: up to when its events are folded. Absent: not known.
+    #[prost(int64, optional, tag = "4")]
+    pub folded_through_ms: ::core::option::Option<i64>,
+    #[prost(int64, tag = "5")]
+    pub ended_ms: i64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -482,6 +588,8 @@ pub enum FeatureState {
     FeaturesIncomplete = 2,
     FeaturesCached = 3,
     FeaturesMissing = 4,
+    /// Nothing is known to be missing, and it was not measured whether something is: decided as with INCOMPLETE.
+    FeaturesUnknown = 5,
 }
 impl FeatureState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -495,6 +603,7 @@ impl FeatureState {
             Self::FeaturesIncomplete => "FEATURES_INCOMPLETE",
             Self::FeaturesCached => "FEATURES_CACHED",
             Self::FeaturesMissing => "FEATURES_MISSING",
+            Self::FeaturesUnknown => "FEATURES_UNKNOWN",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -505,6 +614,44 @@ impl FeatureState {
             "FEATURES_INCOMPLETE" => Some(Self::FeaturesIncomplete),
             "FEATURES_CACHED" => Some(Self::FeaturesCached),
             "FEATURES_MISSING" => Some(Self::FeaturesMissing),
+            "FEATURES_UNKNOWN" => Some(Self::FeaturesUnknown),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WindowState {
+    Unspecified = 0,
+    WindowComplete = 1,
+    WindowIncomplete = 2,
+    /// It was not measured.
+    WindowUnknown = 3,
+    /// So much is missing that its features were left out.
+    WindowMissing = 4,
+}
+impl WindowState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WINDOW_STATE_UNSPECIFIED",
+            Self::WindowComplete => "WINDOW_COMPLETE",
+            Self::WindowIncomplete => "WINDOW_INCOMPLETE",
+            Self::WindowUnknown => "WINDOW_UNKNOWN",
+            Self::WindowMissing => "WINDOW_MISSING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WINDOW_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "WINDOW_COMPLETE" => Some(Self::WindowComplete),
+            "WINDOW_INCOMPLETE" => Some(Self::WindowIncomplete),
+            "WINDOW_UNKNOWN" => Some(Self::WindowUnknown),
+            "WINDOW_MISSING" => Some(Self::WindowMissing),
             _ => None,
         }
     }
@@ -791,6 +938,9 @@ pub struct DecideResponse {
     pub event_time_ms: i64,
     #[prost(string, repeated, tag = "13")]
     pub rules_hit: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How complete the features were known to be when they were read.
+    #[prost(message, optional, tag = "14")]
+    pub freshness: ::core::option::Option<Freshness>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StageTime {

@@ -12,9 +12,19 @@ use scoring_features::{FeatureMetrics, RedisStore};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, dead_letter::DeadLetters, metrics::Metrics, publish::Publisher, session::Builder};
+use crate::{
+    clock::SteadyClock,
+    config::Config,
+    dead_letter::DeadLetters,
+    heartbeat::Heart,
+    metrics::Metrics,
+    publish::Publisher,
+    session::{Builder, SessionError},
+    watermarks::Watermarks,
+};
 
 const CLIENT_ID: &str = "scoring-builder";
+const HEART_CLIENT_ID: &str = "scoring-builder-heart";
 /// Between a session that failed and the next.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -46,6 +56,7 @@ pub async fn serve(config: Config, plan: PlanWatch, stop: CancellationToken) -> 
     };
     let admin = AdminServer::new(registry, readiness).serve(builder.config.admin, stop_admin.clone());
     let admin = tokio::spawn(admin);
+    let heart = tokio::spawn(heart(&builder, plan.clone())?.beat_until(stop.clone()));
     let grace = builder.config.shutdown_grace;
     let mut supervisor = tokio::spawn(Supervisor { builder, plan }.run(stop.clone()));
     tokio::select! {
@@ -58,6 +69,7 @@ pub async fn serve(config: Config, plan: PlanWatch, stop: CancellationToken) -> 
             }
         }
     }
+    heart.abort();
     stop_admin.cancel();
     tracing::info!("ended");
     Ok(())
@@ -65,23 +77,39 @@ pub async fn serve(config: Config, plan: PlanWatch, stop: CancellationToken) -> 
 
 fn assemble(config: Config, plan: &PlanView, registry: &mut Registry) -> anyhow::Result<Builder> {
     let kafka_metrics = KafkaMetrics::register(registry);
-    let windows = config.features.checked_windows().context("features")?;
-    let publisher = Publisher {
+    let features = config.features.checked().context("features")?;
+    let publisher = Arc::new(Publisher {
         producer: AckProducer::new(&config.kafka, CLIENT_ID, &kafka_metrics).context("kafka")?,
         topic: config.features_topic(),
-        schema: FeatureSchema::full(&windows),
+        schema: FeatureSchema::full(&features.windows),
         region: config.region.clone(),
-    };
+    });
     let timeout = config.limits.kafka_timeout;
     Ok(Builder {
-        store: RedisStore::start(config.features.redis.clone(), windows, FeatureMetrics::register(registry), plan).context("plan")?,
+        store: RedisStore::start(features, FeatureMetrics::register(registry), plan).context("plan")?,
         admin: Admin::new(&config.kafka, CLIENT_ID, &kafka_metrics).context("kafka")?,
         publisher,
         dead_letters: DeadLetters::new(&config.kafka, CLIENT_ID, config.dead_letter_topic(), timeout).context("kafka")?,
+        watermarks: Arc::new(Watermarks::new(config.region.clone(), SteadyClock::start())),
         metrics: Metrics::register(registry),
         kafka_metrics,
         config,
         problem: std::sync::Mutex::default(),
+    })
+}
+
+/// Its producer is its own: heartbeats must not wait behind features.
+fn heart(builder: &Builder, plan: PlanWatch) -> anyhow::Result<Heart> {
+    let config = &builder.config;
+    Ok(Heart {
+        producer: AckProducer::new(&config.kafka, HEART_CLIENT_ID, &builder.kafka_metrics).context("kafka")?,
+        admin: builder.admin.clone(),
+        topic: config.events_topic(),
+        region: config.region.clone(),
+        plan,
+        interval: config.freshness.heartbeat_interval,
+        watermarks: builder.watermarks.clone(),
+        metrics: builder.metrics.clone(),
     })
 }
 
@@ -97,7 +125,7 @@ fn readiness(builder: &Builder, plan: &PlanView) -> Result<(), String> {
     builder.problem().map_or(Ok(()), Err)
 }
 
-/// Runs a session for each plan that makes this region the active one.
+/// Runs one session after the other: folding while this region is the active one, else following the logs' heartbeats.
 struct Supervisor {
     builder: Arc<Builder>,
     plan: PlanWatch,
@@ -109,32 +137,51 @@ impl Supervisor {
         let mut pause = PAUSE_MIN;
         while !stop.is_cancelled() {
             let plan = changes.borrow_and_update().clone();
-            if let Err(error) = self.builder.store.follow(&plan) {
-                tracing::error!(%error, "plan cannot be followed: keeping the former");
-                self.builder.set_problem(Some(error.to_string()));
-            }
-            if !plan.writes_features() {
-                self.builder.metrics.idle();
-                self.builder.set_problem(None);
-                tracing::info!(role = %plan.role, epoch = plan.epoch.0, "this region does not write its shards: waiting");
-                tokio::select! { () = changed(&mut changes) => {}, () = stop.cancelled() => {} }
-                continue;
-            }
+            self.adopt(&plan);
             let session_stop = stop.child_token();
             let began = Instant::now();
-            let session = self.builder.session(&plan, &session_stop);
+            let session = self.session(&plan, &session_stop);
             tokio::pin!(session);
             let ended = tokio::select! {
                 ended = &mut session => ended,
                 () = changed(&mut changes) => { session_stop.cancel(); session.await }
                 () = stop.cancelled() => session.await,
             };
-            let Err(error) = ended else { continue };
-            tracing::warn!(%error, "folding stopped, beginning anew");
-            self.builder.set_problem(Some(error.to_string()));
             self.builder.metrics.idle();
+            let Err(error) = ended else { continue };
+            self.note(&plan, &error);
             pause = if began.elapsed() >= RECOVERED { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => {}, () = changed(&mut changes) => {} }
+        }
+    }
+
+    fn adopt(&self, plan: &PlanView) {
+        self.builder.watermarks.follow(plan);
+        if let Err(error) = self.builder.store.follow(plan) {
+            tracing::error!(%error, "plan cannot be followed: keeping the former");
+            self.builder.set_problem(Some(error.to_string()));
+        }
+    }
+
+    async fn session(&self, plan: &PlanView, stop: &CancellationToken) -> Result<(), SessionError> {
+        if plan.writes_features() {
+            return self.builder.session(plan, stop).await;
+        }
+        self.builder.set_problem(None);
+        tracing::info!(role = %plan.role, epoch = plan.epoch.0, "this region does not write its shards: following the logs");
+        self.builder.follow(stop).await
+    }
+
+    /// A region that does not fold lacks nothing that anybody waits for.
+    fn note(&self, plan: &PlanView, error: &SessionError) {
+        self.builder.metrics.needs_somebody(error.needs_somebody());
+        if error.needs_somebody() {
+            tracing::error!(%error, "folding stands still until somebody acts");
+        } else {
+            tracing::warn!(%error, "session ended, beginning anew");
+        }
+        if plan.writes_features() {
+            self.builder.set_problem(Some(error.to_string()));
         }
     }
 }

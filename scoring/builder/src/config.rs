@@ -35,6 +35,8 @@ pub struct Config {
     pub features: FeaturesConfig,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub freshness: FreshnessConfig,
     /// `/livez`, `/readyz`, `/metrics`.
     #[serde(default = "admin")]
     pub admin: SocketAddr,
@@ -63,6 +65,35 @@ pub struct Limits {
     /// How long one question to Kafka may take.
     #[serde(with = "domain::duration")]
     pub kafka_timeout: Duration,
+}
+
+/// How it is known, and told, how far the logs have been folded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FreshnessConfig {
+    /// How often a heartbeat is written into each partition of this region's own log.
+    #[serde(with = "domain::duration")]
+    pub heartbeat_interval: Duration,
+    /// A partition in which no heartbeat came for this long is not known any more.
+    #[serde(with = "domain::duration")]
+    pub silence_max: Duration,
+    /// How often the decision services are told.
+    #[serde(with = "domain::duration")]
+    pub publish_interval: Duration,
+    /// For how long they believe what they were told last.
+    #[serde(with = "domain::duration")]
+    pub valid_for: Duration,
+}
+
+impl Default for FreshnessConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_millis(200),
+            silence_max: Duration::from_secs(2),
+            publish_interval: Duration::from_millis(250),
+            valid_for: Duration::from_secs(2),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -97,11 +128,22 @@ pub enum InvalidConfig {
     #[error("topic_prefix: use 1 to 100 letters, digits, '.', '_' and '-', such as fraud")]
     TopicPrefix,
     #[error("features: {0}")]
-    Windows(#[from] scoring_core::windows::InvalidWindows),
+    Features(#[from] scoring_features::InvalidFeatures),
     #[error("limits.{0} must be above 0")]
     Zero(&'static str),
     #[error("limits.batch_records_max: at most 100000")]
     BatchTooLarge,
+    #[error("freshness.{0}: must be from {1}")]
+    Freshness(&'static str, &'static str),
+}
+
+/// What the records of a log are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// Events and heartbeats.
+    Events,
+    /// Values that batch jobs computed. They do not grow old, so all of the log counts.
+    Profiles,
 }
 
 /// A log to fold: its name here, and the name that it has where it was first written.
@@ -109,7 +151,9 @@ pub enum InvalidConfig {
 pub struct Log {
     pub topic: String,
     pub topic_at_origin: String,
+    pub origin: RegionName,
     pub mirrored: bool,
+    pub holds: Holds,
 }
 
 impl Config {
@@ -123,20 +167,30 @@ impl Config {
         if self.topic_prefix.is_empty() || self.topic_prefix.len() > 100 || !self.topic_prefix.bytes().all(plain) {
             return Err(InvalidConfig::TopicPrefix);
         }
-        self.features.checked_windows()?;
+        self.features.checked()?;
+        self.freshness.check()?;
         self.limits.check()
     }
 
-    /// This region's own log first, then the mirrors of the others.
+    /// This region's own logs first, then the mirrors of the others.
     pub fn logs(&self) -> Vec<Log> {
-        let topic_at_origin = Topic::EventsRaw.local(&self.topic_prefix);
-        let own = Log { topic: topic_at_origin.clone(), topic_at_origin: topic_at_origin.clone(), mirrored: false };
-        let mirror = |origin| Log {
-            topic: Topic::EventsRaw.mirrored_from(origin, &self.topic_prefix),
-            topic_at_origin: topic_at_origin.clone(),
-            mirrored: true,
+        let regions = || [(&self.region, false)].into_iter().chain(self.origins.iter().map(|origin| (origin, true)));
+        let log = |topic: Topic, holds, origin: &RegionName, mirrored| Log {
+            topic: if mirrored { topic.mirrored_from(origin, &self.topic_prefix) } else { topic.local(&self.topic_prefix) },
+            topic_at_origin: topic.local(&self.topic_prefix),
+            origin: origin.clone(),
+            mirrored,
+            holds,
         };
-        [own].into_iter().chain(self.origins.iter().map(mirror)).collect()
+        let of_region = |(origin, mirrored)| {
+            [log(Topic::EventsRaw, Holds::Events, origin, mirrored), log(Topic::Profiles, Holds::Profiles, origin, mirrored)]
+        };
+        regions().flat_map(of_region).collect()
+    }
+
+    /// Where this region writes its heartbeats.
+    pub fn events_topic(&self) -> String {
+        Topic::EventsRaw.local(&self.topic_prefix)
     }
 
     pub fn features_topic(&self) -> String {
@@ -146,6 +200,20 @@ impl Config {
     /// Where records go that cannot be read, with their bytes as they were.
     pub fn dead_letter_topic(&self) -> String {
         domain::topics::dead_letters(&self.topic_prefix)
+    }
+}
+
+impl FreshnessConfig {
+    fn check(&self) -> Result<(), InvalidConfig> {
+        let within = |field, value: Duration, min_ms: u128, max_ms: u128, bounds| {
+            if (min_ms..=max_ms).contains(&value.as_millis()) { Ok(()) } else { Err(InvalidConfig::Freshness(field, bounds)) }
+        };
+        within("heartbeat_interval", self.heartbeat_interval, 10, 60_000, "10ms to 60s")?;
+        let silence_min_ms = self.heartbeat_interval.as_millis().saturating_mul(2);
+        within("silence_max", self.silence_max, silence_min_ms, 600_000, "two heartbeat intervals to 10m")?;
+        within("publish_interval", self.publish_interval, 10, 60_000, "10ms to 60s")?;
+        let valid_min_ms = self.publish_interval.as_millis().saturating_mul(2);
+        within("valid_for", self.valid_for, valid_min_ms, 600_000, "two publish intervals to 10m")
     }
 }
 
@@ -180,7 +248,7 @@ mod tests {
         let config = parse("").unwrap();
         config.check().unwrap();
         let topics: Vec<String> = config.logs().into_iter().map(|log| log.topic).collect();
-        assert_eq!(topics, ["fraud.events.raw", "eu-west.fraud.events.raw"]);
+        assert_eq!(topics, ["fraud.events.raw", "fraud.profiles", "eu-west.fraud.events.raw", "eu-west.fraud.profiles"]);
         assert_eq!((config.features_topic(), config.dead_letter_topic()), ("fraud.features".into(), "fraud.events.dead-letter".into()));
         assert_eq!(serde_yaml::from_str::<Config>(&serde_yaml::to_string(&config).unwrap()).unwrap(), config);
     }
@@ -201,6 +269,7 @@ mod tests {
         assert!(problem(", topic_prefix: 'a b'").contains("topic_prefix"));
         assert!(problem(", limits: {batch_records_max: 0}").contains("limits.batch_records_max"));
         assert!(problem(", limits: {lag_interval: 0s}").contains("limits.lag_interval"));
+        assert!(problem(", freshness: {silence_max: 300ms}").contains("freshness.silence_max: must be from two heartbeat intervals"));
         let own = Config { origins: vec![RegionName::new("us-east").unwrap()], ..parse("").unwrap() };
         assert!(own.check().unwrap_err().to_string().contains("us-east"));
     }

@@ -59,7 +59,7 @@ impl Standings {
             if let Some(standing) = self.by_partition.get_mut(partition) {
                 standing.next = progress.next;
                 standing.last_read_ms = now_ms;
-                standing.folded_until_ms = standing.folded_until_ms.max(progress.event_time_ms);
+                standing.folded_until_ms = standing.folded_until_ms.max(progress.written_ms);
             }
         }
     }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn batch(next: i64, event_time_ms: i64) -> Batch {
-        let progress = Progress { next, event_time_ms: Some(event_time_ms) };
+        let progress = Progress { next, written_ms: Some(event_time_ms) };
         Batch { progress: [(partition(), progress)].into_iter().collect(), ..Batch::default() }
     }
 

@@ -1,20 +1,32 @@
 //! Reading the logs: which partitions there are, where to begin, the records, and where the logs end.
 //!
-//! Partitions are assigned by hand: where to begin is known by the shards and not by Kafka.
+//! Partitions are assigned by hand: where to begin is known by the shards and not by Kafka. A thread of its own reads and
+//! decodes, and hands batches over through a channel with room for one: while the shards are slow it waits there, the client's
+//! own bounded queues fill up, and it fetches no more.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kafka::{
-    ConfigError, ConsumerOptions, Fetch, KafkaMetrics, StreamConsumer,
-    rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaError, message::OwnedMessage},
+    ConfigError, Consumer, ConsumerOptions, Fetch, KafkaMetrics,
+    rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaError},
 };
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    batch::{PartitionHere, Reader},
-    config::{Config, Log},
-    metrics::Metrics,
+    batch::{Batch, PartitionHere},
+    clock::now_ms,
+    config::{Config, Limits, Log},
+    decode::Decoder,
+    probe::Probe,
+    start::{Bounds, Gap, Start},
 };
+
+/// How long one look for records takes at most.
+const POLL: Duration = Duration::from_millis(100);
+/// How long heartbeats wait for company: nobody's decision depends on them.
+const QUIET_WAIT: Duration = Duration::from_millis(100);
+/// Batches that wait to be folded, beside the one that is being decoded.
+const BATCHES_QUEUED: usize = 1;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
@@ -24,105 +36,139 @@ pub(crate) enum LogError {
     Unreachable(#[from] KafkaError),
     #[error("Kafka has none of the topics {0}: the operator creates them, is the topic prefix right?")]
     NoTopics(String),
+    #[error(
+        "{topic}/{partition} {gap}. Restore the shards from the snapshot, or accept the loss with: HDEL fp:vector {entry} (on every shard)"
+    )]
+    Gap { topic: String, partition: i32, gap: Gap, entry: String },
+    #[error("the thread that reads the logs ended")]
+    Ended,
     #[error("interrupted: the process is shutting down")]
     Interrupted,
 }
 
-/// A consumer of all partitions of all logs that exist.
-pub(crate) struct Logs {
-    consumer: Option<Arc<StreamConsumer>>,
-    /// Where each partition was begun.
-    pub(crate) starts: BTreeMap<PartitionHere, i64>,
-    timeout: Duration,
+/// Partitions that are read, with where they are begun.
+pub(crate) struct Opened {
+    pub(crate) starts: BTreeMap<PartitionHere, Start>,
+    pub(crate) ends: Ends,
+    pub(crate) batches: mpsc::Receiver<Result<Batch, LogError>>,
 }
 
-/// Where reading of a partition begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Start {
-    offset: i64,
-    /// The position that the shards hold is outside of the log: retention overtook it, or the topic was made anew.
-    lost: bool,
+/// Where to begin.
+pub(crate) enum From {
+    /// Where the shards stand, or from the oldest record that is needed at this time.
+    Folded { oldest_needed_ms: i64 },
+    /// At the end.
+    End,
 }
 
-/// Without a usable position, from the oldest record that a window can still need: folding it anew restores the sets.
-fn start(position: Option<i64>, (low, high): (i64, i64), oldest_needed: Option<i64>) -> Start {
-    let anew = oldest_needed.unwrap_or(high).clamp(low, high.max(low));
-    match position {
-        Some(position) if (low..=high).contains(&position) => Start { offset: position, lost: false },
-        Some(_) => Start { offset: anew, lost: true },
-        None => Start { offset: anew, lost: false },
+/// Finds the partitions, decides where to begin, and begins.
+pub(crate) async fn open(config: &Config, decoder: Decoder, kafka_metrics: &KafkaMetrics, from: From) -> Result<Opened, LogError> {
+    let client_id = format!("scoring-builder-{}", config.pipeline);
+    let mut options = ConsumerOptions::new(&client_id, &client_id);
+    options.queued_kib_max = config.limits.queued_kib_max;
+    options.fetch = Fetch::Batched;
+    let consumer = Handle(Some(Arc::new(options.consumer(&config.kafka, kafka_metrics)?)));
+    let timeout = config.limits.kafka_timeout;
+    let (kafka, metrics) = (config.kafka.clone(), kafka_metrics.clone());
+    let question = move |consumer: &Consumer| {
+        let mut decoder = decoder;
+        let present = partitions(consumer, decoder.logs(), timeout)?;
+        let starts = match from {
+            From::End => present.into_iter().map(|partition| at_end(consumer, partition, timeout)).collect::<Result<_, _>>()?,
+            From::Folded { oldest_needed_ms } => {
+                let probe = Probe::new(&kafka, &metrics, timeout)?;
+                Starts { consumer, probe, decoder: &mut decoder, timeout }.find(present, oldest_needed_ms)?
+            }
+        };
+        Ok((decoder, starts))
+    };
+    let (decoder, starts): (Decoder, BTreeMap<PartitionHere, Start>) = consumer.ask(question).await?;
+    let mut assignment = TopicPartitionList::with_capacity(starts.len());
+    for ((topic, partition), start) in &starts {
+        assignment.add_partition_offset(topic, *partition, Offset::Offset(start.offset))?;
+        tracing::info!(topic, partition, offset = start.offset, expired = start.expired, "reading from");
     }
+    consumer.get()?.assign(&assignment)?;
+    let (sender, batches) = mpsc::channel(BATCHES_QUEUED);
+    let reader = Reader { consumer: consumer.clone(), decoder, limits: config.limits.clone(), sender };
+    std::thread::Builder::new().name("log-reader".into()).spawn(|| reader.run()).map_err(|_| LogError::Ended)?;
+    Ok(Opened { ends: Ends { consumer, read: starts.keys().cloned().collect(), timeout }, starts, batches })
 }
 
-impl Logs {
-    /// Finds the partitions, decides where to begin, and begins.
-    pub(crate) async fn open(
-        config: &Config,
-        reader: &Reader,
-        kafka_metrics: &KafkaMetrics,
-        metrics: &Metrics,
-        oldest_needed_ms: i64,
-    ) -> Result<Self, LogError> {
-        let client_id = format!("scoring-builder-{}", config.pipeline);
-        let mut options = ConsumerOptions::new(&client_id, &client_id);
-        options.queued_kib_max = config.limits.queued_kib_max;
-        options.fetch = Fetch::Batched;
-        let consumer = Arc::new(options.stream(&config.kafka, kafka_metrics)?);
-        let mut logs = Self { consumer: Some(consumer), starts: BTreeMap::new(), timeout: config.limits.kafka_timeout };
-        let (names, timeout, reader) = (config.logs(), logs.timeout, reader.clone());
-        let starts = logs.blocking(move |consumer| starts(consumer, &names, &reader, oldest_needed_ms, timeout)).await?;
-        let mut assignment = TopicPartitionList::with_capacity(starts.len());
-        for ((topic, partition), start) in &starts {
-            assignment.add_partition_offset(topic, *partition, Offset::Offset(start.offset))?;
-            tracing::info!(topic, partition, offset = start.offset, position_lost = start.lost, "folding from");
-            if start.lost {
-                metrics.position_lost();
+/// The thread that reads.
+struct Reader {
+    consumer: Handle,
+    decoder: Decoder,
+    limits: Limits,
+    sender: mpsc::Sender<Result<Batch, LogError>>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        if let Err(error) = self.read() {
+            // Nobody listens any more: then nobody needs to know.
+            let _ = self.sender.blocking_send(Err(error));
+        }
+    }
+
+    /// Ends when nobody listens any more.
+    fn read(&mut self) -> Result<(), LogError> {
+        let consumer = self.consumer.get()?.clone();
+        while !self.sender.is_closed() {
+            let batch = self.next(&consumer)?;
+            if batch.records > 0 && self.sender.blocking_send(Ok(batch)).is_err() {
+                break;
             }
         }
-        logs.consumer()?.assign(&assignment)?;
-        logs.starts = starts.into_iter().map(|(partition, start)| (partition, start.offset)).collect();
-        Ok(logs)
+        Ok(())
     }
 
-    /// The next records: at most `records_max` of them, until `wait` after the first one, or none after `idle`.
-    pub(crate) async fn next(&self, records_max: usize, wait: Duration, idle: Duration) -> Result<Vec<OwnedMessage>, LogError> {
-        let consumer = self.consumer()?;
-        let mut records = Vec::new();
-        let mut until = Instant::now() + idle;
-        while records.len() < records_max {
-            match tokio::time::timeout_at(until, consumer.recv()).await {
-                Ok(record) => records.push(record?.detach()),
-                Err(_) => break,
+    /// The next batch: when it is full, or a short while after the first record that somebody may wait for. Empty after a
+    /// while without records.
+    fn next(&mut self, consumer: &Consumer) -> Result<Batch, LogError> {
+        let mut until = Instant::now() + POLL;
+        let (mut begun, mut urgent) = (false, false);
+        while self.decoder.records() < self.limits.batch_records_max {
+            let left = until.saturating_duration_since(Instant::now());
+            let record = consumer.poll(left).transpose()?;
+            let Some(record) = record else { break };
+            self.decoder.take(&record, now_ms());
+            if !begun {
+                (begun, until) = (true, Instant::now() + QUIET_WAIT);
             }
-            if records.len() == 1 {
-                until = Instant::now() + wait;
+            if !urgent && self.decoder.is_urgent() {
+                (urgent, until) = (true, Instant::now() + self.limits.batch_wait);
+            }
+            if Instant::now() >= until {
+                break;
             }
         }
-        Ok(records)
+        Ok(self.decoder.batch())
+    }
+}
+
+/// The consumer, which several share. Whoever drops it last closes it, which waits for its threads: not on a thread of the
+/// runtime.
+#[derive(Clone)]
+struct Handle(Option<Arc<Consumer>>);
+
+impl Handle {
+    fn get(&self) -> Result<&Arc<Consumer>, LogError> {
+        self.0.as_ref().ok_or(LogError::Interrupted)
     }
 
-    /// A handle with which the ends of the logs can be measured beside reading.
-    pub(crate) fn ends(&self) -> Result<Ends, LogError> {
-        Ok(Ends { logs: Self { consumer: Some(self.consumer()?.clone()), starts: self.starts.clone(), timeout: self.timeout } })
-    }
-
-    fn consumer(&self) -> Result<&Arc<StreamConsumer>, LogError> {
-        self.consumer.as_ref().ok_or(LogError::Interrupted)
-    }
-
-    async fn blocking<T: Send + 'static>(
+    async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&StreamConsumer) -> Result<T, LogError> + Send + 'static,
+        question: impl FnOnce(&Consumer) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
-        let consumer = self.consumer()?.clone();
-        tokio::task::spawn_blocking(move || question(&consumer)).await.map_err(|_| LogError::Interrupted)?
+        let consumer = self.clone();
+        tokio::task::spawn_blocking(move || question(consumer.get()?)).await.map_err(|_| LogError::Interrupted)?
     }
 }
 
-impl Drop for Logs {
-    /// The last handle closes the consumer, which waits for its threads: not on a thread of the runtime.
+impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(consumer) = self.consumer.take() {
+        if let Some(consumer) = self.0.take().and_then(Arc::into_inner) {
             let _ = std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(consumer));
         }
     }
@@ -130,7 +176,9 @@ impl Drop for Logs {
 
 /// Measures where the logs end.
 pub(crate) struct Ends {
-    logs: Logs,
+    consumer: Handle,
+    read: Vec<PartitionHere>,
+    timeout: Duration,
 }
 
 /// What one look at the logs found.
@@ -143,79 +191,94 @@ pub(crate) struct Seen {
 
 impl Ends {
     pub(crate) async fn measure(&self, logs: Vec<Log>) -> Result<Seen, LogError> {
-        let (read, timeout) = (self.logs.starts.clone(), self.logs.timeout);
-        let look = move |consumer: &StreamConsumer| {
+        let (read, timeout) = (self.read.clone(), self.timeout);
+        let look = move |consumer: &Consumer| {
             let present = partitions(consumer, &logs, timeout)?;
-            let new_partitions = present.iter().any(|partition| !read.contains_key(partition));
+            let new_partitions = present.iter().any(|partition| !read.contains(partition));
             let mut ends = BTreeMap::new();
-            for (topic, partition) in read.into_keys() {
+            for (topic, partition) in read {
                 let (_, end) = consumer.fetch_watermarks(&topic, partition, timeout)?;
                 ends.insert((topic, partition), end);
             }
             Ok(Seen { ends, new_partitions })
         };
-        self.logs.blocking(look).await
+        self.consumer.ask(look).await
     }
 }
 
-fn partitions(consumer: &StreamConsumer, logs: &[Log], timeout: Duration) -> Result<Vec<PartitionHere>, LogError> {
+fn partitions(consumer: &Consumer, logs: &[Log], timeout: Duration) -> Result<Vec<PartitionHere>, LogError> {
     // All topics: asking for one that does not exist is an error to some brokers.
     let metadata = consumer.fetch_metadata(None, timeout)?;
     let ours = metadata.topics().iter().filter(|topic| topic.error().is_none() && logs.iter().any(|log| log.topic == topic.name()));
-    Ok(ours.flat_map(|topic| topic.partitions().iter().map(|partition| (topic.name().to_owned(), partition.id()))).collect())
-}
-
-fn starts(
-    consumer: &StreamConsumer,
-    logs: &[Log],
-    reader: &Reader,
-    oldest_needed_ms: i64,
-    timeout: Duration,
-) -> Result<BTreeMap<PartitionHere, Start>, LogError> {
-    let present = partitions(consumer, logs, timeout)?;
+    let present: Vec<PartitionHere> =
+        ours.flat_map(|topic| topic.partitions().iter().map(|partition| (topic.name().to_owned(), partition.id()))).collect();
     if present.is_empty() {
         return Err(LogError::NoTopics(logs.iter().map(|log| log.topic.as_str()).collect::<Vec<_>>().join(", ")));
     }
-    let mut by_time = TopicPartitionList::with_capacity(present.len());
-    for (topic, partition) in &present {
-        by_time.add_partition_offset(topic, *partition, Offset::Offset(oldest_needed_ms))?;
-    }
-    let by_time = consumer.offsets_for_times(by_time, timeout)?;
-    let mut starts = BTreeMap::new();
-    for (topic, partition) in present {
-        let watermarks = consumer.fetch_watermarks(&topic, partition, timeout)?;
-        let oldest_needed = match by_time.find_partition(&topic, partition).map(|found| found.offset()) {
-            Some(Offset::Offset(offset)) => Some(offset),
-            // No record is as young as that: begin at the end.
-            _ => None,
-        };
-        let begin = start(reader.position_of(&topic, partition), watermarks, oldest_needed);
-        starts.insert((topic, partition), begin);
-    }
-    Ok(starts)
+    Ok(present)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn at_end(consumer: &Consumer, partition: PartitionHere, timeout: Duration) -> Result<(PartitionHere, Start), LogError> {
+    let (_, high) = consumer.fetch_watermarks(&partition.0, partition.1, timeout)?;
+    Ok((partition, Start { offset: high, expired: 0 }))
+}
 
-    #[test]
-    fn a_partition_is_resumed_at_the_position_of_the_shards() {
-        assert_eq!(start(Some(50), (10, 100), Some(20)), Start { offset: 50, lost: false });
-        assert_eq!(start(Some(100), (10, 100), Some(20)), Start { offset: 100, lost: false });
+/// Decides where to begin.
+struct Starts<'a> {
+    consumer: &'a Consumer,
+    probe: Probe,
+    decoder: &'a mut Decoder,
+    timeout: Duration,
+}
+
+impl Starts<'_> {
+    fn find(mut self, present: Vec<PartitionHere>, oldest_needed_ms: i64) -> Result<BTreeMap<PartitionHere, Start>, LogError> {
+        let mut by_time = TopicPartitionList::with_capacity(present.len());
+        for (topic, partition) in &present {
+            by_time.add_partition_offset(topic, *partition, Offset::Offset(oldest_needed_ms))?;
+        }
+        let by_time = self.consumer.offsets_for_times(by_time, self.timeout)?;
+        let mut starts = BTreeMap::new();
+        for here in present {
+            let (low, high) = self.consumer.fetch_watermarks(&here.0, here.1, self.timeout)?;
+            let needed = match by_time.find_partition(&here.0, here.1).map(|found| found.offset()) {
+                Some(Offset::Offset(offset)) => Some(offset),
+                // No record is as young as that.
+                _ => None,
+            };
+            let start = self.start(&here, Bounds { low, high, needed })?;
+            starts.insert(here, start);
+        }
+        Ok(starts)
     }
 
-    #[test]
-    fn a_partition_that_no_shard_knows_is_read_from_the_oldest_record_that_a_window_needs() {
-        assert_eq!(start(None, (10, 100), Some(20)), Start { offset: 20, lost: false });
-        assert_eq!(start(None, (10, 100), None), Start { offset: 100, lost: false });
-        assert_eq!(start(None, (10, 100), Some(5)), Start { offset: 10, lost: false });
-        assert_eq!(start(None, (0, 0), None), Start { offset: 0, lost: false });
-    }
-
-    #[test]
-    fn a_position_outside_of_the_log_is_told_and_the_windows_are_folded_anew() {
-        assert_eq!(start(Some(5), (10, 100), Some(20)), Start { offset: 20, lost: true });
-        assert_eq!(start(Some(500), (0, 3), Some(0)), Start { offset: 0, lost: true });
+    fn start(&mut self, here: &PartitionHere, bounds: Bounds) -> Result<Start, LogError> {
+        let Some(log) = self.decoder.logs().iter().find(|log| log.topic == here.0).cloned() else { return Err(LogError::Ended) };
+        let gap = |gap, entry: &scoring_features::LogPartition| LogError::Gap {
+            topic: here.0.clone(),
+            partition: here.1,
+            gap,
+            entry: entry.to_string(),
+        };
+        if !log.mirrored {
+            let (partition, position) = self.decoder.own_position(&here.0, here.1);
+            let start = bounds.start(position, log.holds).map_err(|found| gap(found, &partition))?;
+            if start.expired > 0 {
+                self.decoder.skips(&partition);
+            }
+            return Ok(start);
+        }
+        if let Some(offset) = self.probe.behind_folded(here, (bounds.low, bounds.high), self.decoder)? {
+            return Ok(Start { offset, expired: 0 });
+        }
+        // Nothing in it is folded.
+        let Some((partition, written, position)) = self.probe.first(here, bounds.low, self.decoder)? else {
+            return Ok(Start { offset: bounds.low, expired: 0 });
+        };
+        let start = bounds.start_of_copy((written, position), log.holds).map_err(|found| gap(found, &partition))?;
+        if start.expired > 0 {
+            self.decoder.skips(&partition);
+        }
+        Ok(start)
     }
 }

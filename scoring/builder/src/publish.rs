@@ -1,6 +1,6 @@
 //! The features of an entity after each of its events, to `<prefix>.features`, for those who follow entities.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use domain::{Epoch, RegionName};
 use futures::future::join_all;
@@ -10,13 +10,22 @@ use proto::fraud::v1;
 use scoring_core::{
     event::{EntityId, EntityKind, Event, entity_to_wire},
     schema::FeatureSchema,
-    set::EventSet,
+    state::EntityState,
 };
+use tokio::sync::mpsc;
 
-use crate::batch::published_entity;
+use crate::{batch::published_entity, metrics::Metrics};
 
 /// How long to wait for room in the producer's queue.
 const QUEUE_WAIT: Duration = Duration::from_millis(10);
+
+/// Events that have been folded, and the entities of which features are published, as they are afterwards.
+pub(crate) struct ToPublish {
+    pub(crate) events: Vec<Event>,
+    pub(crate) states: States,
+}
+
+pub(crate) type States = BTreeMap<(EntityKind, EntityId), EntityState>;
 
 pub(crate) struct Publisher {
     pub(crate) producer: AckProducer,
@@ -26,12 +35,23 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
+    /// Publishes until the sender is gone.
+    pub(crate) async fn publish_all(self: Arc<Self>, mut batches: mpsc::Receiver<ToPublish>, epoch: Epoch, metrics: Metrics) {
+        while let Some(batch) = batches.recv().await {
+            let unpublished = self.publish(&batch.events, &batch.states, epoch).await;
+            if unpublished > 0 {
+                metrics.unpublished(unpublished);
+                tracing::warn!(unpublished, "feature updates were not acknowledged by Kafka; they can be recomputed from the events");
+            }
+        }
+    }
+
     /// Publishes one update an event and waits for the acknowledgements; gives how many were not acknowledged.
-    pub(crate) async fn publish(&self, events: &[Event], sets: &BTreeMap<(EntityKind, EntityId), EventSet>, epoch: Epoch) -> u64 {
+    async fn publish(&self, events: &[Event], states: &States, epoch: Epoch) -> u64 {
         let headers = RecordHeaders { epoch, origin: self.region.clone() };
         let (mut acks, mut failed) = (Vec::with_capacity(events.len()), 0_u64);
         for event in events {
-            let Some(update) = update(&self.schema, event, sets, epoch) else { continue };
+            let Some(update) = update(&self.schema, event, states, epoch) else { continue };
             match self.produce(&update, &headers).await {
                 Ok(ack) => acks.push(ack),
                 Err(_) => failed = failed.saturating_add(1),
@@ -54,15 +74,10 @@ impl Publisher {
     }
 }
 
-/// `None` for an event whose entity was not folded (it had expired).
-fn update(
-    schema: &FeatureSchema,
-    event: &Event,
-    sets: &BTreeMap<(EntityKind, EntityId), EventSet>,
-    epoch: Epoch,
-) -> Option<v1::FeatureUpdate> {
+/// `None` for an event whose entity did not change: it had expired, or it had been folded before.
+fn update(schema: &FeatureSchema, event: &Event, states: &States, epoch: Epoch) -> Option<v1::FeatureUpdate> {
     let (kind, id) = published_entity(event)?;
-    let values = schema.entity_values(kind, event, sets.get(&(kind, id))?);
+    let values = schema.entity_values(kind, event, states.get(&(kind, id))?);
     Some(v1::FeatureUpdate {
         transaction_id: event.transaction_id.clone(),
         entity: Some(entity_to_wire(kind, id)),

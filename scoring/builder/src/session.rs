@@ -1,40 +1,51 @@
-//! One session: folding under one plan, until the plan changes, partitions appear, or something fails.
+//! One session: folding under one plan, until the plan changes, partitions appear, a shard goes back, or something fails.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use domain::PlanView;
-use kafka::{Admin, AdminError, KafkaMetrics};
-use scoring_features::{FoldError, RedisStore};
-use tokio::{sync::watch, task::JoinHandle};
+use domain::{PlanView, headers::Source};
+use kafka::{Admin, AdminError, KafkaMetrics, rdkafka::message::Message as _};
+use scoring_features::{FoldError, Folded, RedisStore};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    batch::{Batch, Reader},
-    config::Config,
+    announce::Announcer,
+    batch::{Batch, DeadLetter},
+    clock::now_ms,
+    config::{Config, Holds, Log},
     dead_letter::DeadLetters,
+    decode::Decoder,
     lag::Standings,
-    log::{Ends, LogError, Logs, Seen},
+    log::{From, LogError, Opened, open},
+    measuring::Measuring,
     metrics::Metrics,
-    publish::Publisher,
+    publish::{Publisher, ToPublish},
+    watermarks::Watermarks,
 };
 
 /// How often the loop comes round without records.
 const IDLE: Duration = Duration::from_millis(200);
 /// Between attempts to hand over what must not be lost.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
 /// An end that was not measured for so many intervals is unknown.
 const MISSED_INTERVALS_MAX: u32 = 3;
+/// How long the end of a session waits for features to be acknowledged.
+const PUBLISHING_MAX: Duration = Duration::from_secs(2);
+/// Folded batches whose features wait to be published.
+const UNPUBLISHED_MAX: usize = 2;
 
 /// What outlives sessions.
 pub(crate) struct Builder {
     pub(crate) config: Config,
     pub(crate) store: RedisStore,
     pub(crate) admin: Admin,
-    pub(crate) publisher: Publisher,
+    pub(crate) publisher: Arc<Publisher>,
     pub(crate) dead_letters: DeadLetters,
+    pub(crate) watermarks: Arc<Watermarks>,
     pub(crate) metrics: Metrics,
     pub(crate) kafka_metrics: KafkaMetrics,
     /// Why nothing is folded although it should be; empty when all is well.
@@ -51,10 +62,17 @@ pub(crate) enum SessionError {
     Kafka(#[from] AdminError),
 }
 
-/// Wall-clock milliseconds: event times are compared with them.
-pub(crate) fn now_ms() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+impl SessionError {
+    /// Whether somebody has to do something before folding can go on.
+    pub(crate) fn needs_somebody(&self) -> bool {
+        matches!(self, Self::Log(LogError::Gap { .. }) | Self::Store(FoldError::Vector { .. }))
+    }
+}
+
+/// Why a batch was not brought to its end.
+enum Undone {
+    Stopped,
+    Failed(FoldError),
 }
 
 impl Builder {
@@ -66,48 +84,107 @@ impl Builder {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Folds until `stop`; also returns, to be called again, when partitions have appeared.
+    /// Older events are in no window, whosever clock it is.
+    pub(crate) fn longest_ms(&self) -> i64 {
+        let windows = self.store.windows();
+        windows.longest().length_ms().saturating_add(windows.skew_ms())
+    }
+
+    /// Folds until `stop`; also returns, to be called again, when partitions have appeared or a shard has gone back.
     pub(crate) async fn session(&self, plan: &PlanView, stop: &CancellationToken) -> Result<(), SessionError> {
         let folded = self.store.positions(self.config.limits.fold_timeout).await?;
         let cluster_id = self.admin.cluster_id().await?;
-        let reader = Reader::new(cluster_id, &self.config.logs(), folded);
-        let (oldest_needed_ms, _) = self.store.windows().reach(now_ms());
-        let logs = Logs::open(&self.config, &reader, &self.kafka_metrics, &self.metrics, oldest_needed_ms).await?;
+        let decoder = Decoder::new(cluster_id.clone(), self.config.logs(), folded);
+        let oldest_needed_ms = now_ms().saturating_sub(self.longest_ms());
+        let opened = open(&self.config, decoder, &self.kafka_metrics, From::Folded { oldest_needed_ms }).await?;
+        let expired = opened.starts.values().map(|start| start.expired.max(0).unsigned_abs()).sum();
+        self.metrics.passed_over(expired);
+        self.note_reading(&opened, true);
         let interval = self.config.limits.lag_interval;
         let end_age_ms_max = i64::try_from((interval * MISSED_INTERVALS_MAX).as_millis()).unwrap_or(i64::MAX);
-        let mirrored = self.config.logs().into_iter().filter(|log| log.mirrored).map(|log| log.topic).collect::<Vec<_>>();
-        let transactional = |topic: &str| mirrored.iter().any(|mirror| mirror == topic);
-        let standings = Standings::starting_at(&logs.starts, transactional, now_ms(), end_age_ms_max);
-        let measuring = Measuring::start(logs.ends()?, &self.config, interval);
+        let mirrored = |topic: &str| self.config.logs().iter().any(|log| log.mirrored && log.topic == topic);
+        let starts = opened.starts.iter().map(|(partition, start)| (partition.clone(), start.offset)).collect();
+        let standings = Standings::starting_at(&starts, mirrored, now_ms(), end_age_ms_max);
+        let measuring = Measuring::start(opened.ends, self.config.logs(), interval);
         self.metrics.folding();
-        Session { builder: self, plan, stop, logs, reader, standings, measuring }.run().await
+        let (to_publish, published) = mpsc::channel(UNPUBLISHED_MAX);
+        let publishing = tokio::spawn(self.publisher.clone().publish_all(published, plan.epoch, self.metrics.clone()));
+        let session = Session { builder: self, stop, cluster_id, batches: opened.batches, standings, measuring, to_publish };
+        let announcer = Announcer::new(self, plan.epoch);
+        let ended = tokio::select! {
+            ended = session.run() => ended,
+            never = announcer.announce() => match never {},
+        };
+        // What is folded is published before the next session folds on, so that an entity's features come in the order of its
+        // events. A Kafka that takes nothing must not hold up a plan.
+        let mut publishing = publishing;
+        if tokio::time::timeout(PUBLISHING_MAX, &mut publishing).await.is_err() {
+            publishing.abort();
+        }
+        match ended {
+            Err(SessionError::Store(FoldError::Moved { shard, .. })) => {
+                self.metrics.moved();
+                tracing::warn!(shard, "the shard stands elsewhere than expected: folding goes on from where the shards stand");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Reads the logs for their heartbeats alone, while another region folds.
+    pub(crate) async fn follow(&self, stop: &CancellationToken) -> Result<(), SessionError> {
+        let events = self.config.logs().into_iter().filter(|log| log.holds == Holds::Events).collect::<Vec<_>>();
+        let decoder = Decoder::following(self.admin.cluster_id().await?, events.clone());
+        let mut opened = open(&self.config, decoder, &self.kafka_metrics, From::End).await?;
+        self.note_reading(&opened, false);
+        let mut measuring = Measuring::start(opened.ends, events, self.config.limits.lag_interval);
+        loop {
+            let batch = tokio::select! {
+                batch = opened.batches.recv() => batch.ok_or(LogError::Ended)??,
+                () = tokio::time::sleep(IDLE) => Batch::default(),
+                () = stop.cancelled() => return Ok(()),
+            };
+            self.metrics.unreadable_heartbeats(batch.unreadable_heartbeats);
+            self.watermarks.heard(batch.heard);
+            if measuring.newest().is_some_and(|(seen, _)| seen.new_partitions) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn note_reading(&self, opened: &Opened, folding: bool) {
+        let logs = self.config.logs();
+        let log_of = |topic: &str| -> Option<&Log> { logs.iter().find(|log| log.topic == topic && log.holds == Holds::Events) };
+        self.watermarks.reading(opened.starts.iter().filter_map(|(partition, start)| {
+            log_of(&partition.0).map(|log| (partition.clone(), log.origin.clone(), folding.then_some(start.offset)))
+        }));
     }
 }
 
 struct Session<'a> {
     builder: &'a Builder,
-    plan: &'a PlanView,
     stop: &'a CancellationToken,
-    logs: Logs,
-    reader: Reader,
+    cluster_id: String,
+    batches: mpsc::Receiver<Result<Batch, LogError>>,
     standings: Standings,
     measuring: Measuring,
+    to_publish: mpsc::Sender<ToPublish>,
 }
 
 impl Session<'_> {
     async fn run(mut self) -> Result<(), SessionError> {
-        let limits = &self.builder.config.limits;
         while !self.stop.is_cancelled() {
-            let records = tokio::select! {
-                records = self.logs.next(limits.batch_records_max, limits.batch_wait, IDLE) => records?,
+            let batch = tokio::select! {
+                batch = self.batches.recv() => Some(batch.ok_or(LogError::Ended)??),
+                () = tokio::time::sleep(IDLE) => None,
                 () = self.stop.cancelled() => return Ok(()),
             };
-            let mut batch = Batch::default();
-            for record in records {
-                self.reader.take(record, now_ms(), &mut batch);
-            }
-            if !batch.is_empty() && !self.finish(&batch).await? {
-                return Ok(());
+            if let Some(batch) = batch {
+                match self.finish(batch).await {
+                    Ok(()) => {}
+                    Err(Undone::Stopped) => return Ok(()),
+                    Err(Undone::Failed(error)) => return Err(error.into()),
+                }
             }
             if self.look_at_ends() {
                 tracing::info!("logs have new partitions: beginning anew with them");
@@ -118,32 +195,51 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Brings a batch to its end; `false` when `stop` came before its events were in all shards.
-    async fn finish(&mut self, batch: &Batch) -> Result<bool, SessionError> {
-        if !self.hand_over_dead_letters(batch).await {
-            return Ok(false);
+    /// Brings a batch to its end.
+    async fn finish(&mut self, mut batch: Batch) -> Result<(), Undone> {
+        self.builder.watermarks.heard(std::mem::take(&mut batch.heard));
+        self.hand_over_dead_letters(&batch).await?;
+        let folded = self.fold(&batch).await?;
+        let builder = self.builder;
+        self.standings.folded(&batch, now_ms());
+        for (partition, progress) in &batch.progress {
+            builder.watermarks.folded(partition, progress.next);
         }
+        builder.metrics.batch(&batch);
+        builder.set_problem(None);
+        let events = batch.parts.into_values().flat_map(|part| part.events).map(|(_, event)| event).collect();
+        // Where features are published more slowly than they are folded, folding waits.
+        let _ = self.to_publish.send(ToPublish { events, states: folded.states }).await;
+        Ok(())
+    }
+
+    /// Until the shards have taken it. Meanwhile the reader goes on with the next batch, and then waits.
+    async fn fold(&self, batch: &Batch) -> Result<Folded, Undone> {
         let builder = self.builder;
         let (timeout, wanted) = (builder.config.limits.fold_timeout, batch.published_entities());
-        let folded = builder.store.fold(&batch.events, &batch.positions, &wanted, now_ms(), timeout).await;
-        // A session that begins anew reads the batch again: what a shard did take of it changes nothing.
-        let folded = folded.inspect_err(|_| builder.metrics.fold_failure())?;
-        self.reader.folded(batch);
-        self.standings.folded(batch, now_ms());
-        builder.metrics.batch(batch.events.len(), batch.already_folded);
-        builder.set_problem(None);
-        let unpublished = builder.publisher.publish(&batch.events, &folded.sets, self.plan.epoch).await;
-        if unpublished > 0 {
-            builder.metrics.unpublished(unpublished);
-            tracing::warn!(unpublished, "feature updates were not acknowledged by Kafka; they can be recomputed from the events");
+        let mut pause = RETRY_MIN;
+        loop {
+            let problem = match builder.store.fold(&batch.parts, &wanted, now_ms(), timeout).await {
+                Ok(folded) => {
+                    builder.metrics.waiting(false);
+                    return Ok(folded);
+                }
+                Err(error @ (FoldError::Full { .. } | FoldError::Shard { .. })) => error.to_string(),
+                Err(error) => return Err(Undone::Failed(error)),
+            };
+            builder.metrics.fold_failure();
+            builder.metrics.waiting(true);
+            tracing::warn!(problem, "a shard does not take its part of a batch: reading is paused");
+            builder.set_problem(Some(format!("reading of the logs is paused: {problem}")));
+            self.pause(pause).await?;
+            pause = (pause * 2).min(RETRY_MAX);
         }
-        Ok(true)
     }
 
     /// Nothing unreadable is passed over before its bytes are safe elsewhere: the log waits.
-    async fn hand_over_dead_letters(&self, batch: &Batch) -> bool {
+    async fn hand_over_dead_letters(&self, batch: &Batch) -> Result<(), Undone> {
         for dead in &batch.dead {
-            let coordinates = self.reader.coordinates(&dead.record);
+            let coordinates = self.coordinates(dead);
             tracing::warn!(%coordinates, reason = dead.reason, "record is no event: handing it to the dead-letter topic");
             while let Err(error) = self.builder.dead_letters.hand_over(dead, &coordinates).await {
                 let problem = format!(
@@ -152,14 +248,26 @@ impl Session<'_> {
                 );
                 tracing::error!(problem, "folding waits");
                 self.builder.set_problem(Some(problem));
-                tokio::select! {
-                    () = tokio::time::sleep(RETRY) => {}
-                    () = self.stop.cancelled() => return false,
-                }
+                self.pause(RETRY_MAX / 4).await?;
             }
             self.builder.metrics.dead_letter();
         }
-        true
+        Ok(())
+    }
+
+    /// Of a record in the log from which it was read.
+    fn coordinates(&self, dead: &DeadLetter) -> Source {
+        let record = &dead.record;
+        Source {
+            cluster_id: self.cluster_id.clone(),
+            topic_id: record.topic().to_owned(),
+            partition: record.partition(),
+            offset: record.offset(),
+        }
+    }
+
+    async fn pause(&self, pause: Duration) -> Result<(), Undone> {
+        self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.ok_or(Undone::Stopped)
     }
 
     /// Takes in the last measurement, if there is a new one; says whether there are partitions that are not read.
@@ -169,44 +277,5 @@ impl Session<'_> {
         // Reading goes on without trouble: whatever was wrong is over.
         self.builder.set_problem(None);
         seen.new_partitions
-    }
-}
-
-type Measurement = Option<(Arc<Seen>, i64)>;
-
-/// Measures the ends of the logs beside the loop, so that a slow answer delays no event.
-struct Measuring {
-    newest: watch::Receiver<Measurement>,
-    task: JoinHandle<()>,
-}
-
-impl Measuring {
-    fn start(ends: Ends, config: &Config, interval: Duration) -> Self {
-        let (sender, newest) = watch::channel(None);
-        let logs = config.logs();
-        let task = tokio::spawn(async move {
-            loop {
-                match ends.measure(logs.clone()).await {
-                    Ok(seen) => drop(sender.send_replace(Some((Arc::new(seen), now_ms())))),
-                    Err(error) => tracing::warn!(%error, "the ends of the logs could not be measured: lag is unknown"),
-                }
-                tokio::time::sleep(interval).await;
-            }
-        });
-        Self { newest, task }
-    }
-
-    /// What was measured since the last call.
-    fn newest(&mut self) -> Measurement {
-        if !self.newest.has_changed().unwrap_or(false) {
-            return None;
-        }
-        self.newest.borrow_and_update().clone()
-    }
-}
-
-impl Drop for Measuring {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }

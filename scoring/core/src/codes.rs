@@ -8,6 +8,9 @@ use std::fmt;
 pub struct Country([u8; 2]);
 
 impl Country {
+    /// The largest [`Country::ordinal`].
+    pub const ORDINAL_MAX: u16 = 26 * 26;
+
     pub fn from_letters(code: &str) -> Option<Self> {
         let letters: [u8; 2] = code.as_bytes().try_into().ok()?;
         letters.iter().all(u8::is_ascii_uppercase).then_some(Self(letters))
@@ -20,6 +23,18 @@ impl Country {
 
     pub fn letters(self) -> [u8; 2] {
         self.0
+    }
+
+    /// The place of the two letters in the alphabet of pairs: 1 for AA to 676 for ZZ. Stored, so it never changes.
+    pub fn ordinal(self) -> u16 {
+        let place = |letter: u8| u16::from(letter.saturating_sub(b'A'));
+        place(self.0[0]) * 26 + place(self.0[1]) + 1
+    }
+
+    pub fn from_ordinal(ordinal: u16) -> Option<Self> {
+        let place = ordinal.checked_sub(1).filter(|place| *place < Self::ORDINAL_MAX)?;
+        let letter = |place: u16| u8::try_from(place).ok().map(|place| b'A' + place);
+        Some(Self([letter(place / 26)?, letter(place % 26)?]))
     }
 
     pub fn as_str(&self) -> &str {

@@ -19,6 +19,8 @@ wire_enum! {
         Incomplete = FeaturesIncomplete,
         Cached = FeaturesCached,
         Missing = FeaturesMissing,
+        /// Nothing is known to be missing, and whether something is was not measured.
+        Unknown = FeaturesUnknown,
     }
 }
 wire_enum! {
@@ -350,6 +352,8 @@ mod tests {
         assert!(raised.review() > 0.8 && raised.decline() >= raised.review() && !cause.is_empty());
         let limits = Thresholds::new(0.0, 1.0).unwrap();
         assert_eq!(thresholds_for(limits, raise, FeatureState::Missing).0, limits);
+        // What was not measured is not taken for good.
+        assert_eq!(thresholds_for(configured, raise, FeatureState::Unknown).0, raised);
     }
 
     #[test]

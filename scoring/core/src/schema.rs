@@ -1,20 +1,22 @@
-//! The feature vector: which features there are, in which order, and how an event and its sets become numbers. Pure.
+//! The feature vector: which features there are, in which order, and how an event and the states of its entities become numbers. Pure.
 //!
 //! Contract with models: a model is trained for one schema and names its fingerprint; the fingerprint covers order, names,
-//! groups, entities, units, windows, clock skew, the cap of the sets, the NaN policy and the version of the functions here.
+//! groups, entities, units, windows, clock skew, the cap of records, the NaN policy and the version of the functions here.
 //! Change what a feature means, and [`FUNCTIONS_VERSION`] must change with it. Missing is NaN, never zero.
 
 use sha2::{Digest, Sha256};
 
 use crate::{
-    encoding::Record,
+    codes::Country,
+    evaluate::{Evaluation, History, WindowValues, evaluate},
     event::{EntityKind, Event},
-    set::{EntitySets, EventSet},
-    windows::{History, Window, WindowValues, Windows, evaluate, history},
+    record::Record,
+    state::{EntityState, EntityStates},
+    windows::{Window, Windows},
 };
 
 /// Version of what the features mean.
-pub const FUNCTIONS_VERSION: u32 = 1;
+pub const FUNCTIONS_VERSION: u32 = 2;
 
 /// Below this length a window carries counts only: sums and distinct values of a few seconds say no more than the count.
 const COUNTS_ONLY_BELOW_MS: i64 = 300_000;
@@ -90,6 +92,9 @@ enum Quantity {
     CountryIsNew,
     MerchantIsNew,
     SecondsSinceOtherCountry,
+    DiffersFromLastCountry,
+    DiffersFromHomeCountry,
+    DaysSinceFirstSeen,
 }
 
 impl Quantity {
@@ -118,8 +123,11 @@ impl Quantity {
             Self::CountryIsNew => ("country_is_new", "0 or 1", "nothing to compare with"),
             Self::MerchantIsNew => ("merchant_is_new", "0 or 1", "nothing to compare with"),
             Self::SecondsSinceOtherCountry => {
-                ("seconds_since_other_country", "seconds", "no attempt in another country in the longest window")
+                ("seconds_since_other_country", "seconds", "place not given, or no attempt in another country known")
             }
+            Self::DiffersFromLastCountry => ("country_differs_from_last", "0 or 1", "place not given, or no attempt that tells known"),
+            Self::DiffersFromHomeCountry => ("country_differs_from_home", "0 or 1", "place not given, or home not known"),
+            Self::DaysSinceFirstSeen => ("days_since_first_seen", "days, 0 for the first event", "never"),
         }
     }
 }
@@ -150,7 +158,7 @@ impl Feature {
         self.group
     }
 
-    /// Whose event set it is computed from; `None` for features of the event itself.
+    /// Whose state it is computed from; `None` for features of the event itself.
     pub fn entity(&self) -> Option<EntityKind> {
         self.group.entity()
     }
@@ -178,7 +186,7 @@ pub struct FeatureSchema {
 }
 
 impl FeatureSchema {
-    /// All features over the given windows: 40 of them with the default ones.
+    /// All features over the given windows: 44 of them with the default ones.
     pub fn full(windows: &Windows) -> Self {
         let mut features = event_features();
         features.extend(card_features(windows));
@@ -191,7 +199,7 @@ impl FeatureSchema {
         Self::of(features, windows)
     }
 
-    /// What the light model sees: the event itself and how often its card was used, so one set to read.
+    /// What the light model sees: the event itself and how often its card was used, so one entity to read.
     pub fn light(windows: &Windows) -> Self {
         let mut features = event_features();
         features.extend(counts(Group::VelocityCard, windows));
@@ -231,30 +239,39 @@ impl FeatureSchema {
         &self.fingerprint
     }
 
-    /// The vector of an event, given what is known of its entities. The event itself need not be in the sets.
-    pub fn assemble(&self, event: &Event, sets: &EntitySets) -> FeatureVector {
+    /// The vector of an event, given what is known of its entities. The event itself need not be recorded.
+    pub fn assemble(&self, event: &Event, states: &EntityStates) -> FeatureVector {
         let current = Record::of(event);
-        let views = EntityKind::ALL.iter().map(|&kind| self.view(kind, &current, sets.get(kind))).collect::<Vec<_>>();
+        let views = EntityKind::ALL.iter().map(|&kind| self.view(kind, &current, states.get(kind))).collect::<Vec<_>>();
         let value = |feature: &Feature| match feature.entity() {
             None => of_event(feature.quantity, event),
-            Some(kind) => views[kind.index()].as_ref().and_then(|view| view.value(feature, &self.windows, &current)),
+            Some(kind) => views[kind.index()].as_ref().and_then(|view| self.value(feature, view, &current)),
         };
         FeatureVector(self.features.iter().map(|feature| value(feature).map_or(f32::NAN, narrow)).collect())
     }
 
     /// The features of one entity alone, by name, for those who follow entities and not decisions. NaN is left out.
-    pub fn entity_values(&self, kind: EntityKind, event: &Event, set: &EventSet) -> Vec<(&str, f64)> {
+    pub fn entity_values(&self, kind: EntityKind, event: &Event, state: &EntityState) -> Vec<(&str, f64)> {
         let current = Record::of(event);
-        let Some(view) = self.view(kind, &current, Some(set)) else { return Vec::new() };
+        let Some(view) = self.view(kind, &current, Some(state)) else { return Vec::new() };
         let of_kind = self.features.iter().filter(|feature| feature.entity() == Some(kind));
-        of_kind.filter_map(|feature| view.value(feature, &self.windows, &current).map(|value| (feature.name(), value))).collect()
+        of_kind.filter_map(|feature| self.value(feature, &view, &current).map(|value| (feature.name(), value))).collect()
     }
 
-    /// Evaluates a set once for all features that need it; `None` when none does or the set is not known.
-    fn view(&self, kind: EntityKind, current: &Record, set: Option<&EventSet>) -> Option<EntityView> {
-        let set = set.filter(|_| self.features.iter().any(|feature| feature.entity() == Some(kind)))?;
-        let windows = self.windows.lengths().iter().map(|&window| evaluate(set, current, window, self.windows.skew_ms())).collect();
-        Some(EntityView { windows, history: history(set, current, &self.windows) })
+    /// Evaluates a state once for all features that need it; `None` when none does or the state is not known.
+    fn view(&self, kind: EntityKind, current: &Record, state: Option<&EntityState>) -> Option<Evaluation> {
+        let state = state.filter(|_| self.features.iter().any(|feature| feature.entity() == Some(kind)))?;
+        Some(evaluate(state, current, &self.windows))
+    }
+
+    fn value(&self, feature: &Feature, view: &Evaluation, current: &Record) -> Option<f64> {
+        match feature.window {
+            Some(window) => {
+                let index = self.windows.lengths().iter().position(|length| *length == window)?;
+                of_window(feature.quantity, view.windows().get(index)?)
+            }
+            None => of_history(feature.quantity, &view.history, current),
+        }
     }
 }
 
@@ -282,6 +299,7 @@ fn card_features(windows: &Windows) -> Vec<Feature> {
         features.extend(long_windows(windows).map(|window| Feature::new(group, Some(window), quantity)));
     }
     features.push(Feature::new(group, None, Quantity::SecondsSinceLast));
+    features.push(Feature::new(group, None, Quantity::DaysSinceFirstSeen));
     features
 }
 
@@ -298,6 +316,9 @@ fn user_features(windows: &Windows) -> Vec<Feature> {
         Quantity::CountryIsNew,
         Quantity::MerchantIsNew,
         Quantity::SecondsSinceOtherCountry,
+        Quantity::DiffersFromLastCountry,
+        Quantity::DiffersFromHomeCountry,
+        Quantity::DaysSinceFirstSeen,
     ] {
         features.push(Feature::new(Group::ProfileUser, None, quantity));
     }
@@ -319,25 +340,6 @@ fn canonical(features: &[Feature], windows: &Windows) -> String {
         text.push_str(&format!("{place}|{}|{group}|{entity}|{window}|{unit}|NaN: {nan_when}\n", feature.name));
     }
     text
-}
-
-/// One entity's set, evaluated.
-struct EntityView {
-    /// By the index of the window.
-    windows: Vec<WindowValues>,
-    history: History,
-}
-
-impl EntityView {
-    fn value(&self, feature: &Feature, windows: &Windows, current: &Record) -> Option<f64> {
-        match feature.window {
-            Some(window) => {
-                let index = windows.lengths().iter().position(|length| *length == window)?;
-                of_window(feature.quantity, self.windows.get(index)?)
-            }
-            None => of_history(feature.quantity, &self.history, current),
-        }
-    }
 }
 
 fn of_event(quantity: Quantity, event: &Event) -> Option<f64> {
@@ -370,6 +372,7 @@ fn of_window(quantity: Quantity, values: &WindowValues) -> Option<f64> {
 fn of_history(quantity: Quantity, history: &History, current: &Record) -> Option<f64> {
     let is_new = |seen: Option<bool>| seen.map(|seen| f64::from(u8::from(!seen)));
     let seconds = |ms: Option<i64>| ms.map(|ms| ms as f64 / 1_000.0);
+    let differs_from = |country: Option<Country>| Some(f64::from(u8::from(current.country? != country?)));
     match quantity {
         Quantity::SecondsSinceLast => seconds(history.since_last_ms),
         Quantity::AmountOverMean => {
@@ -380,6 +383,9 @@ fn of_history(quantity: Quantity, history: &History, current: &Record) -> Option
         Quantity::CountryIsNew => is_new(history.country_seen),
         Quantity::MerchantIsNew => is_new(history.merchant_seen),
         Quantity::SecondsSinceOtherCountry => seconds(history.since_other_country_ms),
+        Quantity::DiffersFromLastCountry => differs_from(history.last_country),
+        Quantity::DiffersFromHomeCountry => differs_from(history.home_country),
+        Quantity::DaysSinceFirstSeen => Some(history.since_first_seen_ms as f64 / 86_400_000.0),
         _ => None,
     }
 }
@@ -420,6 +426,18 @@ impl FeatureVector {
         }
         self
     }
+
+    /// The same vector without what these windows hold. What an entity did before is read from the longest of them.
+    #[must_use]
+    pub fn without_windows(mut self, schema: &FeatureSchema, missing: &[Window]) -> Self {
+        let longest = schema.windows.longest();
+        for (feature, value) in schema.features.iter().zip(&mut self.0) {
+            if feature.entity().is_some() && missing.contains(&feature.window.unwrap_or(longest)) {
+                *value = f32::NAN;
+            }
+        }
+        self
+    }
 }
 
 #[cfg(test)]
@@ -435,12 +453,13 @@ mod tests {
         vector.values()[schema.names().position(|known| known == name).unwrap_or_else(|| panic!("no feature {name}"))]
     }
 
-    fn sets_of(events: &[Event]) -> EntitySets {
-        let mut sets = EntitySets::default();
+    fn states_of(events: &[Event]) -> EntityStates {
+        let value: Vec<u8> = events.iter().flat_map(|event| Record::of(event).slot()).collect();
+        let mut states = EntityStates::default();
         for &kind in EntityKind::ALL {
-            sets.set(kind, EventSet::from_records(events.iter().map(Record::of), 512));
+            states.set(kind, EntityState::parse(&value, 512));
         }
-        sets
+        states
     }
 
     #[test]
@@ -448,9 +467,9 @@ mod tests {
         // A changed fingerprint refuses every model that is in service: change FUNCTIONS_VERSION, train anew, then this line.
         let full = FeatureSchema::full(&Windows::default());
         let light = FeatureSchema::light(&Windows::default());
-        assert_eq!((full.width(), light.width()), (40, 13));
-        assert_eq!(full.fingerprint(), "0648df0b0396b0f32f976cc3adb907036be6115718a4119b879f347a33ccfb4f");
-        assert_eq!(light.fingerprint(), "0612b3f7782c3934214d8da74cb7088ecf0ad125da213211258856de055312fd");
+        assert_eq!((full.width(), light.width()), (44, 13));
+        assert_eq!(full.fingerprint(), "f1574358d3d772a137c236f451455f8a9713aa0650d18a5a0aeaa91bb37b4090");
+        assert_eq!(light.fingerprint(), "eb19e5e3a7114f613c0a75bd3279d3acb6512bd281ffb26e6604eb58f534ef5f");
     }
 
     #[test]
@@ -476,12 +495,13 @@ mod tests {
     #[test]
     fn a_first_payment_counts_itself_and_has_nothing_to_compare_with() {
         let schema = FeatureSchema::full(&Windows::default());
-        let vector = schema.assemble(&payment("t-1", NOW), &sets_of(&[]));
+        let vector = schema.assemble(&payment("t-1", NOW), &states_of(&[]));
         assert_eq!(value(&schema, &vector, "card_count_5s"), 1.0);
         assert_eq!(value(&schema, &vector, "user_sum_24h"), 2_159.0);
         assert_eq!(value(&schema, &vector, "ip_country_differs_from_card"), 1.0);
         assert_eq!(value(&schema, &vector, "billing_country_differs_from_card"), 0.0);
-        for missing in ["card_seconds_since_last", "user_amount_over_mean", "user_device_is_new"] {
+        assert_eq!(value(&schema, &vector, "user_days_since_first_seen"), 0.0);
+        for missing in ["card_seconds_since_last", "user_amount_over_mean", "user_device_is_new", "user_country_differs_from_home"] {
             assert!(value(&schema, &vector, missing).is_nan(), "{missing}");
         }
     }
@@ -489,7 +509,7 @@ mod tests {
     #[test]
     fn a_lookup_that_failed_is_nan_and_not_zero() {
         let schema = FeatureSchema::full(&Windows::default());
-        let vector = schema.assemble(&payment("t-1", NOW), &EntitySets::default());
+        let vector = schema.assemble(&payment("t-1", NOW), &EntityStates::default());
         for (feature, value) in schema.features().iter().zip(vector.values()) {
             assert_eq!(value.is_nan(), feature.entity().is_some(), "{}", feature.name());
         }
@@ -499,35 +519,52 @@ mod tests {
     fn a_burst_on_one_card_is_counted_and_compared() {
         let schema = FeatureSchema::full(&Windows::default());
         let burst: Vec<Event> = (0..4).map(|n| payment(&format!("t-{n}"), NOW + n * 1_000)).collect();
-        let vector = schema.assemble(&burst[3], &sets_of(&burst));
+        let vector = schema.assemble(&burst[3], &states_of(&burst));
         assert_eq!(value(&schema, &vector, "card_count_5s"), 4.0);
         assert_eq!(value(&schema, &vector, "card_seconds_since_last"), 1.0);
         assert_eq!(value(&schema, &vector, "user_amount_over_mean"), 1.0);
         assert_eq!(value(&schema, &vector, "user_device_is_new"), 0.0);
-        let names: Vec<&str> =
-            schema.entity_values(EntityKind::Card, &burst[3], sets_of(&burst).get(EntityKind::Card).unwrap()).iter().map(|v| v.0).collect();
-        assert_eq!(names.len(), 9, "{names:?}");
+        assert_eq!(value(&schema, &vector, "user_country_differs_from_last"), 0.0);
+        let names: Vec<&str> = schema
+            .entity_values(EntityKind::Card, &burst[3], states_of(&burst).get(EntityKind::Card).unwrap())
+            .iter()
+            .map(|v| v.0)
+            .collect();
+        assert_eq!(names.len(), 10, "{names:?}");
     }
 
     #[test]
     fn the_light_schema_needs_the_card_alone() {
         let schema = FeatureSchema::light(&Windows::default());
-        let mut card_only = EntitySets::default();
-        card_only.set(EntityKind::Card, EventSet::new(512));
+        let mut card_only = EntityStates::default();
+        card_only.set(EntityKind::Card, EntityState::default());
         let event = payment("t-1", NOW);
-        let (alone, all) = (schema.assemble(&event, &card_only), schema.assemble(&event, &sets_of(&[])));
+        let (alone, all) = (schema.assemble(&event, &card_only), schema.assemble(&event, &states_of(&[])));
         assert_eq!(alone.to_le_bytes(), all.to_le_bytes());
     }
 
     #[test]
     fn a_vector_reads_back_from_its_bytes_and_masking_blanks_one_group() {
         let schema = FeatureSchema::full(&Windows::default());
-        let vector = schema.assemble(&payment("t-1", NOW), &sets_of(&[]));
+        let vector = schema.assemble(&payment("t-1", NOW), &states_of(&[]));
         let read = FeatureVector::from_le_bytes(&vector.to_le_bytes(), schema.width()).unwrap();
         assert_eq!(read.to_le_bytes(), vector.to_le_bytes());
         assert_eq!(FeatureVector::from_le_bytes(&vector.to_le_bytes()[1..], schema.width()), None);
         let masked = vector.masked(&schema, Group::VelocityCard);
         assert!(value(&schema, &masked, "card_count_1m").is_nan());
         assert_eq!(value(&schema, &masked, "user_count_1h"), 1.0);
+    }
+
+    #[test]
+    fn without_a_window_its_features_are_blank_and_without_the_longest_the_history_too() {
+        let schema = FeatureSchema::full(&Windows::default());
+        let vector = schema.assemble(&payment("t-1", NOW), &states_of(&[]));
+        let [minute, day] = ["1m", "24h"].map(|length| length.parse::<Window>().unwrap());
+        let blank = |vector: &FeatureVector, name| value(&schema, vector, name).is_nan();
+        let without_minute = vector.clone().without_windows(&schema, &[minute]);
+        assert!(blank(&without_minute, "card_count_1m") && !blank(&without_minute, "card_count_1h"));
+        assert!(!blank(&without_minute, "user_days_since_first_seen") && !blank(&without_minute, "amount_log"));
+        let without_day = vector.without_windows(&schema, &[day]);
+        assert!(blank(&without_day, "user_days_since_first_seen") && !blank(&without_day, "card_count_1m") && !blank(&without_day, "amount_log"));
     }
 }

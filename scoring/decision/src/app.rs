@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, Inference},
+    freshness::FreshnessWatch,
     handover::{Handover, KafkaLog},
     inference::{Engine, ServiceEngine},
     inputs,
@@ -48,12 +49,13 @@ pub(crate) fn install_crypto() {
 fn assemble(config: &Config, plan_path: &Path, registry: &mut Registry, stop: &CancellationToken) -> anyhow::Result<Pipeline> {
     let settings = config.checked()?;
     let plan = follow_plan(config, plan_path, stop)?;
-    let windows = config.features.checked_windows().context("features")?;
-    let full_schema = Arc::new(FeatureSchema::full(&windows));
-    let light_schema = Arc::new(FeatureSchema::light(&windows));
+    let features = config.features.checked().context("features")?;
+    let full_schema = Arc::new(FeatureSchema::full(&features.windows));
+    let light_schema = Arc::new(FeatureSchema::light(&features.windows));
     let producer = AckProducer::new(&config.kafka, CLIENT_ID, &KafkaMetrics::register(registry))?;
-    let store = RedisStore::start(config.features.redis.clone(), windows, FeatureMetrics::register(registry), &plan.current())?;
+    let store = RedisStore::start(features, FeatureMetrics::register(registry), &plan.current())?;
     Ok(Pipeline::new(Parts {
+        freshness: FreshnessWatch::unknown(full_schema.windows()),
         settings,
         plan,
         key: inputs::read_pii_key(&config.pii_keys_dir)?,

@@ -7,7 +7,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use domain::{PipelineName, RegionName};
-use scoring_core::{codes::minor_digits, decide, money};
+use scoring_core::{codes::minor_digits, decide, freshness, money};
 use serde::Deserialize;
 
 use crate::units::Decimal;
@@ -35,6 +35,9 @@ pub struct Config {
     /// `spec.features.staleness.raiseBy`: what incomplete or missing features add to the thresholds, in log-odds.
     #[serde(default)]
     pub raise_by: RaiseBy,
+    /// `spec.features.staleness`.
+    #[serde(default)]
+    pub staleness: Staleness,
     /// `spec.scoring.tiers`, ascending. Empty: every payment gets the full model.
     #[serde(default)]
     pub tiers: Vec<Tier>,
@@ -157,6 +160,27 @@ impl Default for RaiseBy {
     }
 }
 
+/// How old folded events may be.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Staleness {
+    /// Somebody is told.
+    #[serde(with = "domain::duration")]
+    pub warn: Duration,
+    /// Windows count as incomplete, and thresholds rise.
+    #[serde(with = "domain::duration")]
+    pub raise: Duration,
+    /// Windows count as missing.
+    #[serde(with = "domain::duration")]
+    pub stop: Duration,
+}
+
+impl Default for Staleness {
+    fn default() -> Self {
+        Self { warn: Duration::from_secs(1), raise: Duration::from_secs(5), stop: Duration::from_secs(60) }
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tier {
@@ -255,6 +279,7 @@ pub struct Settings {
     pub budgets: Budgets,
     pub thresholds: decide::Thresholds,
     pub raise_by: decide::RaiseBy,
+    pub staleness: freshness::Staleness,
     pub tiers: decide::Tiers,
     pub approve_below_minor: i64,
     /// Decimal places of the base currency.
@@ -309,6 +334,7 @@ impl Config {
             budgets: self.budgets,
             thresholds: self.thresholds.checked()?,
             raise_by: self.raise_by.checked()?,
+            staleness: self.staleness.checked()?,
             tiers: self.checked_tiers()?,
             approve_below_minor: self.currency.minor("fallback.approve_below", &self.fallback.approve_below)?,
             base_digits: self.currency.digits()?,
@@ -337,6 +363,14 @@ impl RaiseBy {
     /// When a value is no log-odds that can be meant.
     pub fn checked(&self) -> Result<decide::RaiseBy, Senseless> {
         decide::RaiseBy::new(self.review.as_f64(), self.decline.as_f64()).map_err(|error| senseless("raise_by", error))
+    }
+}
+
+impl Staleness {
+    /// # Errors
+    /// When they do not rise.
+    pub fn checked(&self) -> Result<freshness::Staleness, Senseless> {
+        freshness::Staleness::new(self.warn, self.raise, self.stop).map_err(|error| senseless("staleness", error))
     }
 }
 
@@ -428,6 +462,7 @@ mod tests {
             ("review: \"0.5\"", "review: 0,5", "decimal number"),
             ("below: \"10\"", "below: \"200\"", "tiers"),
             ("below: \"10\"", "below: \"9.999\"", "tiers.below"),
+            ("raise: 5s", "raise: 500ms", "staleness: warn 1s, raise 500ms"),
             ("use: RulesOnly", "use: Rules", "RulesOnly"),
             ("approve_below: \"100\"", "approve_below: lots", "fallback.approve_below"),
             ("base: USD", "base: usd", "currency"),

@@ -8,6 +8,7 @@
 pub mod app;
 pub mod budget;
 pub mod config;
+pub mod freshness;
 mod grpc;
 pub mod handover;
 pub mod inference;

@@ -1,7 +1,7 @@
 //! What Prometheus sees of the decisions. Labels come from fixed lists and from rule ids (bounded by the rule limits).
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
@@ -13,9 +13,14 @@ use prometheus_client::{
 };
 use proto::fraud::v1::{AuthorityState, Degradation, Durability, FeatureState, InferenceState, RuleState, Tier, Verdict};
 
-use scoring_core::decide;
+use domain::RegionName;
+use scoring_core::{
+    decide,
+    freshness::{Completeness, OriginData},
+};
 
 use crate::{
+    freshness::{self, View},
     latency::LatencyWindow,
     rules::{Hits, RuleSet},
 };
@@ -47,7 +52,24 @@ struct RuleLabel {
     rule: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OriginLabel {
+    origin: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WindowLabel {
+    window: String,
+    state: &'static str,
+}
+
+/// Every state that a window may have: each is a series, so that one that ends is seen to end.
+const WINDOW_STATES: [Completeness; 4] = [Completeness::Complete, Completeness::Incomplete, Completeness::Unknown, Completeness::Missing];
+
 pub struct Metrics {
+    origin_age_ms: Family<OriginLabel, Gauge<f64, AtomicU64>>,
+    window_states: Family<WindowLabel, Gauge>,
+    freshness_warned: Gauge,
     decisions: Family<DecisionLabel, Counter>,
     degraded: Family<DegradationLabel, Counter>,
     refused: Family<ReasonLabel, Counter>,
@@ -73,6 +95,9 @@ fn seconds() -> Histogram {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
+            origin_age_ms: Family::default(),
+            window_states: Family::default(),
+            freshness_warned: Gauge::default(),
             decisions: Family::default(),
             degraded: Family::default(),
             refused: Family::default(),
@@ -113,6 +138,9 @@ impl Metrics {
         decision.register("rule_hits", "How often each rule fired", all.rule_hits.clone());
         decision.register("rule_errors", "Rules that could not be evaluated although everything was known", all.rule_errors.clone());
         decision.register("rules_last_good", "1 while the rule file is one that was refused", all.rules_last_good.clone());
+        decision.register("origin_age_ms", "How old the folded events of a region are; NaN when not known", all.origin_age_ms.clone());
+        decision.register("window_state", "1 for the state in which a window of the features is", all.window_states.clone());
+        decision.register("freshness_warned", "1 while features are older than staleness.warn, or not known", all.freshness_warned.clone());
         decision.register_with_unit("stage", "Time of each stage", Unit::Seconds, all.stages.clone());
         all
     }
@@ -142,6 +170,22 @@ impl Metrics {
 
     pub fn features_not_whole(&self) {
         self.features_not_whole.inc();
+    }
+
+    pub fn freshness(&self, view: &View, origins: &BTreeMap<RegionName, OriginData>, warned: bool) {
+        self.freshness_warned.set(i64::from(warned));
+        // Regions leave: a series of one that is gone would stand still.
+        self.origin_age_ms.clear();
+        for (region, data) in origins {
+            let age = freshness::age_of(data).map_or(f64::NAN, |ms| ms as f64);
+            self.origin_age_ms.get_or_create(&OriginLabel { origin: region.to_string() }).set(age);
+        }
+        for (window, completeness) in view.windows() {
+            for state in WINDOW_STATES {
+                let label = WindowLabel { window: window.to_string(), state: freshness::state_to_wire(state).as_str_name() };
+                self.window_states.get_or_create(&label).set(i64::from(*completeness == state));
+            }
+        }
     }
 
     pub fn shed(&self) {

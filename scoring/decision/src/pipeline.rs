@@ -27,7 +27,7 @@ use scoring_core::{
     money::Rates,
     protect::{Acceptance, PiiKey, Protected, protect},
     schema::FeatureSchema,
-    set::EntitySets,
+    state::EntityStates,
     validate,
 };
 use scoring_features::FeatureStore;
@@ -36,6 +36,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use crate::{
     budget::{Split, Stage},
     config::Settings,
+    freshness::FreshnessWatch,
     handover::Handover,
     inference::Engine,
     metrics::Metrics,
@@ -58,6 +59,7 @@ pub struct Parts {
     pub key: PiiKey,
     pub rates: Rates,
     pub store: FeatureStore,
+    pub freshness: FreshnessWatch,
     pub full_schema: Arc<FeatureSchema>,
     pub light_schema: Arc<FeatureSchema>,
     pub rules: RulesWatch,
@@ -135,16 +137,16 @@ impl Pipeline {
     /// Features, rules, score, rules.
     async fn examine(&self, event: &Event, tier: Tier, deadline: &Deadline, watch: &mut Watch<'_>) -> Findings {
         let rules = self.parts.rules.current();
-        let mut findings = Findings::nothing(rules.state);
-        let sets = self.features(event, deadline, &mut findings).await;
-        let vector = self.parts.full_schema.assemble(event, &sets);
+        let mut findings = Findings::nothing(rules.state, self.parts.freshness.current());
+        let states = self.features(event, deadline, &mut findings).await;
+        let vector = self.parts.full_schema.assemble(event, &states).without_windows(&self.parts.full_schema, findings.freshness().missing());
         watch.lap("features");
 
         let mut facts = self.facts(event, vector.values());
         rules.set.evaluate(Phase::Before, &facts, &mut findings.hits);
         watch.lap("rules");
 
-        self.score(event, &sets, vector.values(), tier, deadline, &mut findings).await;
+        self.score(event, &states, vector.values(), tier, deadline, &mut findings).await;
         watch.lap("inference");
 
         facts.score = findings.score();
@@ -157,23 +159,26 @@ impl Pipeline {
     }
 
     /// Records the event and reads who took part. What does not come in time is NaN.
-    async fn features(&self, event: &Event, deadline: &Deadline, findings: &mut Findings) -> EntitySets {
+    async fn features(&self, event: &Event, deadline: &Deadline, findings: &mut Findings) -> EntityStates {
         let limit = deadline.allowance(Stage::Features);
         if limit.is_zero() {
             self.parts.metrics.features_not_whole();
-            return EntitySets::default();
+            return EntityStates::default();
         }
         let read = self.parts.store.record_and_read(event, Instant::now() + limit).await;
-        findings.features = read.state();
-        findings.incomplete_windows = read.incomplete_windows(self.parts.full_schema.windows());
+        findings.incomplete_windows = match read.state() {
+            FeatureState::Whole => findings.freshness().incomplete_windows(),
+            _ => read.incomplete_windows(self.parts.full_schema.windows()),
+        };
+        findings.features = findings.freshness().state(read.state());
         if findings.features != FeatureState::Whole {
             self.parts.metrics.features_not_whole();
         }
-        read.sets
+        read.states
     }
 
     /// The score that the tier asks for, or the next best.
-    async fn score(&self, event: &Event, sets: &EntitySets, vector: &[f32], tier: Tier, deadline: &Deadline, findings: &mut Findings) {
+    async fn score(&self, event: &Event, states: &EntityStates, vector: &[f32], tier: Tier, deadline: &Deadline, findings: &mut Findings) {
         let light = self.parts.light.as_ref().and_then(ModelSlot::get);
         if tier == Tier::RulesOnly {
             findings.score_not_needed();
@@ -188,7 +193,8 @@ impl Pipeline {
             }
         }
         if let Some(model) = light {
-            let vector = self.parts.light_schema.assemble(event, sets);
+            let vector =
+                self.parts.light_schema.assemble(event, states).without_windows(&self.parts.light_schema, findings.freshness().missing());
             findings.scored_by_light_model(model.score(vector.values()), &model.digest);
         }
     }
@@ -196,7 +202,7 @@ impl Pipeline {
     /// Too much is under way: no features, no rules, no score; the amount decides, and the answer says so.
     fn shed(&self) -> Findings {
         self.parts.metrics.shed();
-        Findings::nothing(self.parts.rules.current().state)
+        Findings::nothing(self.parts.rules.current().state, self.parts.freshness.current())
     }
 
     fn conclude(&self, event: &Event, plan: &PlanView, tier: Tier, findings: Findings) -> Answer {
@@ -226,6 +232,7 @@ impl Pipeline {
             decision,
             degradation,
             tier,
+            freshness: findings.freshness,
             model_digest: findings.model_digest,
             vector: findings.vector,
             feature_schema: self.parts.full_schema.fingerprint().to_owned(),
@@ -277,6 +284,18 @@ impl Pipeline {
                 tracing::error!(%error, epoch = plan.epoch.0, "feature store stays with the plan before");
             }
         }
+    }
+
+    /// Keeps what is known of the features' freshness current.
+    pub async fn follow_freshness(&self) {
+        let FeatureStore::Redis(store) = &self.parts.store else { return };
+        self.parts.freshness.follow(store, self.parts.settings.staleness, &self.parts.metrics, &self.parts.clock).await;
+    }
+
+    /// Tells the processes after this one who is asked for most.
+    pub async fn write_hot_list(&self) {
+        let FeatureStore::Redis(store) = &self.parts.store else { return };
+        store.write_hot_list().await;
     }
 
     /// Once a second.

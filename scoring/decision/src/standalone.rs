@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{install_crypto, system_clock},
-    config::{Budgets, Currency, Fallback, Limits, Listen, RaiseBy, Settings, Thresholds},
+    config::{Budgets, Currency, Fallback, Limits, Listen, RaiseBy, Settings, Staleness, Thresholds},
+    freshness::FreshnessWatch,
     handover::Handover,
     inference::Engine,
     metrics::Metrics,
@@ -62,6 +63,7 @@ pub fn assemble(registry: &mut Registry) -> anyhow::Result<Pipeline> {
         budgets: Budgets::default(),
         thresholds: Thresholds::default().checked()?,
         raise_by: RaiseBy::default().checked()?,
+        staleness: Staleness::default().checked()?,
         tiers: scoring_core::decide::Tiers::default(),
         approve_below_minor: currency.minor("fallback", &Fallback::default().approve_below)?,
         base_digits: currency.digits()?,
@@ -73,7 +75,9 @@ pub fn assemble(registry: &mut Registry) -> anyhow::Result<Pipeline> {
         plan: PlanWatch::fixed(plan(region)?),
         key: PiiKey::new("standalone", &rand::random::<[u8; 32]>())?,
         rates: Rates::new(&currency.base, "", [])?,
-        store: FeatureStore::Memory(MemoryStore::new(windows, ENTITIES_MAX)),
+        // Every event goes through this process: nothing can be missing.
+        freshness: FreshnessWatch::complete(&windows),
+        store: FeatureStore::Memory(MemoryStore::new(&windows, ENTITIES_MAX)),
         rules: RulesWatch::fixed(rules),
         engine: Engine::InProcess(ModelSlot::loaded(full)),
         light: Some(ModelSlot::loaded(light)),

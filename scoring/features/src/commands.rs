@@ -1,100 +1,136 @@
 //! Keys and commands of the store, and what the answers mean. No IO.
 
-use domain::slot_of;
-use redis::{Cmd, RedisResult, Value, cmd};
+use redis::Value;
 use scoring_core::{
-    encoding::Record,
     event::{EntityId, EntityKind},
-    set::EventSet,
-    windows::Windows,
+    key::{ENTITY_KEY_BYTES, entity_key},
+    slot::SlotBytes,
+    state::StateConfig,
 };
+
+use crate::request::Request;
 
 /// The epoch in which the operator made this shard a primary.
 pub(crate) const EPOCH_KEY: &str = "fp:epoch";
 /// Up to where each log has been folded into this shard.
 pub(crate) const VECTOR_KEY: &str = "fp:vector";
-/// How much longer than its events a key lives, so that a late reader still finds them.
-const TTL_MARGIN_MS: i64 = 600_000;
+/// How often this shard has been folded into.
+pub(crate) const FOLDS_KEY: &str = "fp:folds";
+/// The users of this shard who are asked for most: 16 bytes each.
+pub(crate) const HOT_KEY: &str = "fp:hot";
 
-/// Whose set it is.
+/// Whose value it is.
 pub(crate) type EntityKey = (EntityKind, EntityId);
 
-/// The key of an entity's event set: `e:{card:00ff…}`. The hash tag keeps all keys of an entity in one slot.
-pub(crate) fn event_set_key(kind: EntityKind, id: EntityId) -> String {
-    format!("e:{{{}:{}}}", kind.name(), hex::encode(id.0))
+/// What is asked of a shard about one entity.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) kind: EntityKind,
+    pub(crate) id: EntityId,
+    key: [u8; ENTITY_KEY_BYTES],
+    /// Whether the record is appended before the value is read.
+    pub(crate) appends: bool,
 }
 
-pub(crate) fn slot_of_entity(kind: EntityKind, id: EntityId) -> u16 {
-    slot_of(event_set_key(kind, id).as_bytes())
-}
-
-/// Adds records. `LT`: of one member, the earliest time stays, whoever wrote it last.
-pub(crate) fn add(key: &str, records: &[Record]) -> Cmd {
-    let mut add = cmd("ZADD");
-    add.arg(key).arg("LT");
-    for record in records {
-        add.arg(record.time_ms).arg(record.encode());
+impl Asked {
+    pub(crate) fn new((kind, id): EntityKey, appends: bool) -> Self {
+        Self { kind, id, key: entity_key(kind, id), appends }
     }
-    add
+
+    fn answers(&self) -> usize {
+        1 + usize::from(self.appends)
+    }
 }
 
-pub(crate) fn keep_alive(key: &str, windows: &Windows) -> Cmd {
-    let ttl_ms = windows.longest().length_ms().saturating_add(windows.skew_ms()).saturating_add(TTL_MARGIN_MS);
-    let mut expire = cmd("PEXPIRE");
-    expire.arg(key).arg(ttl_ms);
-    expire
+/// Appends where that is asked for, and reads; each use makes a key live longer.
+pub(crate) fn record_and_read(asked: &[Asked], slot: &SlotBytes, config: &StateConfig) -> Request {
+    let mut request = Request::with_room_for(asked.iter().map(Asked::answers).sum());
+    for entity in asked {
+        if entity.appends {
+            request.command(&[b"APPEND", &entity.key, slot]);
+        }
+        let ttl = (config.ttl_ms(entity.kind) / 1_000).to_string();
+        request.command(&[b"GETEX", &entity.key, b"EX", ttl.as_bytes()]);
+    }
+    request
 }
 
-/// The events after `after_ms` up to and including `through_ms`, newest first, one more than count: if that one comes, the
-/// set is saturated.
-pub(crate) fn read(key: &str, (after_ms, through_ms): (i64, i64), windows: &Windows) -> Cmd {
-    let mut range = cmd("ZRANGE");
-    range.arg(key).arg(through_ms).arg(format!("({after_ms}")).arg("BYSCORE").arg("REV");
-    range.arg("LIMIT").arg(0).arg(windows.events_max().saturating_add(1)).arg("WITHSCORES");
-    range
+/// Reads and changes nothing: what a replica, and a shard at its memory limit, answer too.
+pub(crate) fn read(asked: &[Asked]) -> Request {
+    let mut request = Request::with_room_for(asked.len());
+    asked.iter().for_each(|entity| request.command(&[b"GET", &entity.key]));
+    request
 }
 
-/// Forgets events up to and including `through_ms`, and all but the newest that count and the one that tells of more.
-pub(crate) fn trim(key: &str, through_ms: i64, windows: &Windows) -> [Cmd; 2] {
-    let kept = i64::try_from(windows.events_max()).unwrap_or(i64::MAX).saturating_add(1);
-    let (mut by_time, mut by_count) = (cmd("ZREMRANGEBYSCORE"), cmd("ZREMRANGEBYRANK"));
-    by_time.arg(key).arg("-inf").arg(through_ms);
-    by_count.arg(key).arg(0).arg(kept.saturating_add(1).saturating_neg());
-    [by_time, by_count]
+/// What a shard answered about one entity.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// Whether the record was appended; an error says why not.
+    pub(crate) appended: Result<bool, Value>,
+    /// The value; empty for an absent key.
+    pub(crate) value: Result<Vec<u8>, Value>,
 }
 
-/// A set as read, and how many of its members this version cannot decode: they are left out and counted, because a member
-/// written by a newer version must not take the others with it.
-pub(crate) fn set_of(answer: Value, windows: &Windows) -> RedisResult<(EventSet, u64)> {
-    let members: Vec<(Vec<u8>, f64)> = redis::from_redis_value(answer)?;
-    let decoded = members.iter().map(|(member, score)| Record::decode(member, time_ms(*score)));
-    let records: Vec<Record> = decoded.filter_map(Result::ok).collect();
-    let unreadable = u64::try_from(members.len().saturating_sub(records.len())).unwrap_or(u64::MAX);
-    Ok((EventSet::from_records(records, windows.events_max()), unreadable))
+/// The answers to [`record_and_read`].
+pub(crate) fn answered_both(asked: &[Asked], answers: Vec<Value>) -> Vec<Answered> {
+    let mut answers = answers.into_iter();
+    let mut next = || answers.next().unwrap_or_default();
+    let one = |entity: &Asked| {
+        let appended = if entity.appends { appended(next()) } else { Ok(false) };
+        Answered { appended, value: value(next()) }
+    };
+    asked.iter().map(one).collect()
 }
 
-/// Scores are whole milliseconds: exact in a double up to the year 287,000.
-#[allow(clippy::cast_possible_truncation)]
-fn time_ms(score: f64) -> i64 {
-    score as i64
+/// The answers to [`read`].
+pub(crate) fn answered_reads(answers: Vec<Value>) -> Vec<Answered> {
+    answers.into_iter().map(|answer| Answered { appended: Ok(false), value: value(answer) }).collect()
+}
+
+fn appended(answer: Value) -> Result<bool, Value> {
+    match answer {
+        Value::Int(_) => Ok(true),
+        other => Err(other),
+    }
+}
+
+fn value(answer: Value) -> Result<Vec<u8>, Value> {
+    match answer {
+        Value::BulkString(bytes) => Ok(bytes),
+        Value::Nil => Ok(Vec::new()),
+        other => Err(other),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use scoring_core::{state::Retention, windows::Windows};
+
     use super::*;
 
     #[test]
-    fn the_key_of_a_set_is_a_contract_with_other_versions_and_tools() {
-        let key = event_set_key(EntityKind::Card, EntityId([0xab; 16]));
-        assert_eq!(key, "e:{card:abababababababababababababababab}");
-        assert_eq!(slot_of_entity(EntityKind::Card, EntityId([0xab; 16])), slot_of(b"card:abababababababababababababababab"));
+    fn a_record_is_appended_and_read_in_one_go_and_its_key_lives_on() {
+        let config = StateConfig::new(&Windows::default(), Retention::default()).unwrap();
+        let asked = [Asked::new((EntityKind::Ip, EntityId([7; 16])), true), Asked::new((EntityKind::Card, EntityId([8; 16])), false)];
+        let request = record_and_read(&asked, &[1; 32], &config);
+        let words: Vec<Vec<u8>> = request.pipeline().cmd_iter().map(redis::Cmd::get_packed_command).collect();
+        let packed = |words: &[&[u8]]| redis::pack_command(&words.iter().map(|word| word.to_vec()).collect::<Vec<_>>());
+        let (ip, card) = (entity_key(EntityKind::Ip, EntityId([7; 16])), entity_key(EntityKind::Card, EntityId([8; 16])));
+        assert_eq!(
+            words,
+            [packed(&[b"APPEND", &ip, &[1; 32]]), packed(&[b"GETEX", &ip, b"EX", b"87000"]), packed(&[b"GETEX", &card, b"EX", b"2592000"])]
+        );
+        assert_eq!(request.answers(), 3);
     }
 
     #[test]
-    fn a_member_of_a_newer_version_is_counted_and_does_not_take_the_others_with_it() {
-        let answer = Value::Array(vec![Value::Array(vec![Value::BulkString(vec![9, 9, 9]), Value::Double(5.0)])]);
-        let (set, unreadable) = set_of(answer, &Windows::default()).unwrap();
-        assert_eq!((set.records().len(), unreadable), (0, 1));
-        assert!(set_of(Value::Okay, &Windows::default()).is_err());
+    fn answers_belong_to_their_entities_and_an_absent_key_is_an_empty_value() {
+        let asked = [Asked::new((EntityKind::Ip, EntityId([7; 16])), true), Asked::new((EntityKind::Card, EntityId([8; 16])), false)];
+        let answers = vec![Value::Int(32), Value::BulkString(vec![5]), Value::Nil];
+        let [ip, card]: [Answered; 2] = answered_both(&asked, answers).try_into().unwrap();
+        assert!(matches!((ip.appended, ip.value), (Ok(true), Ok(value)) if value == [5]));
+        assert!(matches!((card.appended, card.value), (Ok(false), Ok(value)) if value.is_empty()));
+        let [short, _]: [Answered; 2] = answered_both(&asked, vec![Value::Okay]).try_into().unwrap();
+        assert!(short.appended.is_err());
     }
 }

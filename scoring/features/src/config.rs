@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use scoring_core::windows::{InvalidWindows, Window, Windows};
+use scoring_core::{
+    state::{InvalidRetention, Retention, StateConfig},
+    windows::{InvalidWindows, Window, Windows},
+};
 use serde::{Deserialize, Serialize};
 
 /// Section `features` of a configuration file.
@@ -24,7 +27,55 @@ pub struct FeaturesConfig {
     /// How many events of an entity count; older ones are left out, and the features say that they are saturated.
     #[serde(default = "default_events_per_entity_max")]
     pub events_per_entity_max: usize,
+    #[serde(default)]
+    pub retention: RetentionConfig,
     pub redis: RedisConfig,
+}
+
+/// How much of an entity is kept exactly, and for how long it is remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfig {
+    /// Events younger than this are never summed up: windows up to this length are exact. At most the longest window.
+    #[serde(with = "domain::duration")]
+    pub exact_horizon: Duration,
+    /// As many of an entity's newest events stay exact even when they are older than that. At most `events_per_entity_max`.
+    pub exact_events: usize,
+    /// The width of a sum: by so much a window that reaches beyond the exact events may look back too far.
+    #[serde(with = "domain::duration")]
+    pub pane: Duration,
+    /// How far the time of a decision may be behind the builder's clock.
+    #[serde(with = "domain::duration")]
+    pub read_margin: Duration,
+    /// How many devices, and how many countries, a profile knows.
+    pub known_max: usize,
+    /// How long a user or card is remembered after it was last used.
+    #[serde(with = "domain::duration")]
+    pub profile_ttl: Duration,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        let Retention { exact_horizon, exact_events, pane, read_margin, known_max, profile_ttl } = Retention::default();
+        Self { exact_horizon, exact_events, pane, read_margin, known_max, profile_ttl }
+    }
+}
+
+/// A configuration that fits together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    pub windows: Windows,
+    pub state: StateConfig,
+    pub redis: RedisConfig,
+}
+
+/// Why a configuration does not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidFeatures {
+    #[error(transparent)]
+    Windows(#[from] InvalidWindows),
+    #[error("retention: {0}")]
+    Retention(#[from] InvalidRetention),
 }
 
 /// How the shards are reached. Their addresses come with the plan.
@@ -76,6 +127,28 @@ impl FeaturesConfig {
     pub fn checked_windows(&self) -> Result<Windows, InvalidWindows> {
         Windows::new(self.windows.clone(), self.clock_skew, self.events_per_entity_max)
     }
+
+    /// # Errors
+    /// When something is out of bounds, or the retention does not fit the windows.
+    pub fn checked(&self) -> Result<StoreConfig, InvalidFeatures> {
+        let windows = self.checked_windows()?;
+        let state = self.retention.state_config(&windows)?;
+        Ok(StoreConfig { windows, state, redis: self.redis.clone() })
+    }
+}
+
+impl RetentionConfig {
+    /// When nothing is configured, the defaults as far as they fit the windows.
+    ///
+    /// # Errors
+    /// When a value is out of bounds, or does not fit the windows.
+    pub fn state_config(&self, windows: &Windows) -> Result<StateConfig, InvalidRetention> {
+        if *self == Self::default() {
+            return Ok(StateConfig::fitting(windows));
+        }
+        let Self { exact_horizon, exact_events, pane, read_margin, known_max, profile_ttl } = *self;
+        StateConfig::new(windows, Retention { exact_horizon, exact_events, pane, read_margin, known_max, profile_ttl })
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +159,7 @@ mod tests {
     fn what_is_left_out_has_the_values_that_models_are_trained_for() {
         let config: FeaturesConfig = serde_yaml::from_str("redis: {user: decision, password_file: /run/password}").unwrap();
         assert_eq!(config.checked_windows().unwrap(), Windows::default());
+        assert_eq!(config.checked().unwrap().state, StateConfig::new(&Windows::default(), Retention::default()).unwrap());
         let written = serde_yaml::to_string(&config).unwrap();
         assert!(written.contains("clock_skew: 500ms") && written.contains("- 24h"), "{written}");
         assert_eq!(serde_yaml::from_str::<FeaturesConfig>(&written).unwrap(), config);
@@ -98,5 +172,15 @@ mod tests {
         assert!(error("{windows: [5y], redis: {}}").contains("5y"));
         let falling: FeaturesConfig = serde_yaml::from_str("{windows: [1h, 1m], redis: {}}").unwrap();
         assert_eq!(falling.checked_windows(), Err(InvalidWindows::Order));
+        let narrow: FeaturesConfig = serde_yaml::from_str("{retention: {pane: 1500ms}, redis: {}}").unwrap();
+        assert!(narrow.checked().unwrap_err().to_string().contains("retention: pane 1500ms"));
+    }
+
+    #[test]
+    fn short_windows_need_no_other_retention_and_explicit_values_are_checked() {
+        let short: FeaturesConfig = serde_yaml::from_str("{windows: [1s, 10s], events_per_entity_max: 4, redis: {}}").unwrap();
+        assert_eq!(short.checked().unwrap().state.events_max(), 4);
+        let explicit: FeaturesConfig = serde_yaml::from_str("{windows: [10s], retention: {exact_horizon: 2h}, redis: {}}").unwrap();
+        assert!(explicit.checked().unwrap_err().to_string().contains("exact horizon 2h"));
     }
 }

@@ -1,82 +1,110 @@
-//! Folding of logs into the shards: events and the position up to which they have been folded, in one transaction a shard.
+//! Folding of logs into the shards: what they say of each entity, and up to where they have been folded, in one call a shard.
 //!
-//! Each shard keeps a vector: log partition -> next offset. It is set for every shard, also for those that a batch does not
-//! touch, and only together with the events, so a shard's vector never claims more than its data: not after a crash in
-//! the middle, and not in a replica, because Redis replicates in order. Resuming from the minimum over the shards folds some
-//! events again, which changes nothing.
+//! Each shard keeps a vector: log partition -> next offset. It is set only together with the values, also in shards that a
+//! batch does not touch, so a shard's vector never claims more than its data: not after a crash in the middle, and not in a
+//! replica, because Redis replicates in order. A shard takes of a batch what its vector says that it has not taken, so every
+//! event is folded into it once, whatever is folded again.
 //!
-//! One folder per store is assumed: two at once are harmless to the sets, and may move a vector back.
+//! Values are computed here, and written by the function `fp_fold` in Redis (`functions.lua`), which changes nothing if the
+//! shard belongs to a newer epoch, if its vector is not the one that was read, or if anybody else has folded in between. So
+//! two builders at once are safe: one of them is told that the shard has moved.
+
+mod shard;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
-    str::FromStr,
+    ops::AddAssign,
+    sync::Arc,
     time::Duration,
 };
 
-use domain::{Epoch, EpochGuard, OlderEpoch};
+use domain::{Epoch, OlderEpoch};
 use futures::future::try_join_all;
-use redis::{Cmd, Pipeline, RedisError, Value, cmd, pipe};
+use redis::Value;
 use scoring_core::{
-    encoding::Record,
-    event::{EntityId, EntityKind, Event},
-    set::EventSet,
+    event::{EntityId, EntityKind},
+    profile::BatchValue,
+    record::Record,
+    state::{self, EntityState, StateConfig},
 };
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    FeatureMetrics, RedisStore,
-    commands::{EPOCH_KEY, EntityKey, VECTOR_KEY, add, event_set_key, keep_alive, read, set_of, trim},
+    FeatureMetrics, LogPartition, LogParts, Positions, RedisStore,
+    commands::{EntityKey, VECTOR_KEY},
+    link::text_of,
+    logs::minimum,
+    request::Request,
     shards::{Shard, Shards},
 };
-
-/// A partition of a log, by names that no other log has.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LogPartition {
-    pub cluster_id: String,
-    /// What identifies the topic in its cluster.
-    pub topic: String,
-    pub partition: i32,
-}
-
-impl fmt::Display for LogPartition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.cluster_id, self.topic, self.partition)
-    }
-}
-
-impl FromStr for LogPartition {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let mut parts = text.splitn(3, '/');
-        let (cluster_id, topic, partition) = (parts.next().ok_or(())?, parts.next().ok_or(())?, parts.next().ok_or(())?);
-        let partition = partition.parse().map_err(|_| ())?;
-        Ok(Self { cluster_id: cluster_id.to_owned(), topic: topic.to_owned(), partition })
-    }
-}
-
-/// The next offset to fold of each log partition.
-pub type Positions = BTreeMap<LogPartition, i64>;
+use shard::ShardFold;
 
 /// What folding a batch came to.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Folded {
-    /// The sets of the entities that were asked for, as they are after the batch.
-    pub sets: BTreeMap<(EntityKind, EntityId), EventSet>,
-    /// Events older than the longest window: counted, not folded.
-    pub expired: u64,
+    /// The entities that were asked for and that the batch changed, as they are after it.
+    pub states: BTreeMap<(EntityKind, EntityId), EntityState>,
+    pub counts: FoldCounts,
 }
 
-/// Why a batch is not, or not known to be, folded everywhere. Fold it again: that is harmless.
+/// What became of records. Each counts once for each entity that it was folded into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FoldCounts {
+    /// Older than the exact horizon, and new.
+    pub late: u64,
+    /// Older than the longest window: not folded.
+    pub expired: u64,
+    /// Folded from a log before.
+    pub duplicates: u64,
+    /// Not what the store had under the same identity.
+    pub differing: u64,
+    /// Left out because the entity has too many.
+    pub dropped: u64,
+    /// Slots that this version cannot read.
+    pub unreadable: u64,
+}
+
+impl AddAssign for FoldCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.late += other.late;
+        self.expired += other.expired;
+        self.duplicates += other.duplicates;
+        self.differing += other.differing;
+        self.dropped += other.dropped;
+        self.unreadable += other.unreadable;
+    }
+}
+
+impl From<&state::Folded> for FoldCounts {
+    fn from(folded: &state::Folded) -> Self {
+        Self {
+            late: folded.late.into(),
+            expired: folded.expired.into(),
+            duplicates: folded.duplicates.into(),
+            differing: folded.differing.into(),
+            dropped: folded.dropped.into(),
+            unreadable: folded.unreadable.into(),
+        }
+    }
+}
+
+/// Why a batch is not, or not known to be, folded everywhere. Folding it again is harmless.
 #[derive(Debug, thiserror::Error)]
 pub enum FoldError {
     #[error("shard {shard}: {source}. It was promoted under a newer plan")]
     Superseded { shard: u16, source: OlderEpoch },
-    #[error("shard {shard} was promoted while the batch was folded")]
-    Promoted { shard: u16 },
+    /// The shard has not folded up to where the batch begins, or somebody else has just folded into it. Go on reading from
+    /// [`RedisStore::positions`].
+    #[error("shard {shard} stands elsewhere than this builder: it was promoted and had less, or another builder folds too")]
+    Moved {
+        shard: u16,
+        /// Where the shard stands in the partitions of the batch; those that it does not know are left out.
+        stored: Positions,
+    },
     #[error("the plan of epoch {0} does not let this region write its shards")]
     NotWritable(Epoch),
+    #[error("shard {shard} is at its memory limit and takes no events. Give it more memory (maxmemory); folding goes on by itself then")]
+    Full { shard: u16 },
     #[error("shard {shard}: {problem}")]
     Shard { shard: u16, problem: String },
     #[error(
@@ -98,16 +126,16 @@ impl RedisStore {
         Ok(minimum(vectors))
     }
 
-    /// Adds `events` to the sets of their entities, trims what no window needs at `now_ms`, and sets `positions`: in one
-    /// transaction for each shard, all shards at once. Gives back the sets of the entities in `wanted`, reaching as far as
-    /// windows at the events' times need.
+    /// Folds `logs` into the values of all entities that they tell of, trims these to what is needed at `now_ms`, and sets the
+    /// positions: in one call for each shard, all shards at once, on as many processors as there are. Gives back the entities
+    /// in `wanted` that the batch changed.
     ///
     /// # Errors
-    /// When any shard did not take its part within `within`. Others may have taken theirs.
+    /// When any shard did not take its part within `within`. Others may have taken theirs; fold the same batch again, or begin
+    /// anew at [`RedisStore::positions`].
     pub async fn fold(
         &self,
-        events: &[Event],
-        positions: &Positions,
+        logs: &LogParts,
         wanted: &BTreeSet<(EntityKind, EntityId)>,
         now_ms: i64,
         within: Duration,
@@ -116,203 +144,147 @@ impl RedisStore {
         if !shards.writable {
             return Err(FoldError::NotWritable(shards.epoch));
         }
-        let (live, expired) = self.without_expired(events, now_ms);
-        let mut parts: BTreeMap<u16, Part<'_>> =
-            shards.all().map(|shard| (shard.index, Part { shard, entities: BTreeMap::new() })).collect();
-        for event in &live {
-            for entity in event.entities.iter() {
-                let index = shards.of_entity(entity.0, entity.1).map(|shard| shard.index);
-                if let Some(part) = index.and_then(|index| parts.get_mut(&index)) {
-                    part.entities.entry(entity).or_default().push(Record::of(event));
+        let (batch, by_shard) = self.batch(logs, wanted, &shards, now_ms, within);
+        let batch = Arc::new(batch);
+        let mut tasks = JoinSet::new();
+        for (shard, entries) in shards.all().zip(by_shard) {
+            let fold = ShardFold { shard: shard.clone(), batch: batch.clone(), entries };
+            tasks.spawn(fold.run());
+        }
+        let mut folded = Folded::default();
+        let mut failure = None;
+        while let Some(part) = tasks.join_next().await {
+            match part {
+                Ok(Ok(part)) => {
+                    folded.states.extend(part.states);
+                    folded.counts += part.counts;
                 }
+                Ok(Err(error)) => failure = failure.or(Some(error)),
+                // Nobody cancels these tasks, so one has panicked: so do we.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
             }
         }
-        let batch = Batch { store: self, shards: &shards, positions, wanted, now_ms, deadline: Instant::now() + within };
-        let sets = try_join_all(parts.into_values().map(|part| batch.fold(part))).await?;
-        self.metrics.expired(expired);
-        Ok(Folded { sets: sets.into_iter().flatten().collect(), expired })
+        self.metrics.folded(folded.counts);
+        failure.map_or(Ok(folded), Err)
     }
 
-    fn without_expired<'a>(&self, events: &'a [Event], now_ms: i64) -> (Vec<&'a Event>, u64) {
-        let oldest_ms = self.windows.reach(now_ms).0;
-        let live: Vec<&Event> = events.iter().filter(|event| event.event_time_ms > oldest_ms).collect();
-        let expired = events.len().saturating_sub(live.len());
-        (live, u64::try_from(expired).unwrap_or(u64::MAX))
+    /// What the shards share, and for each of them, in the order of [`Shards::all`], what concerns it.
+    fn batch(
+        &self,
+        logs: &LogParts,
+        wanted: &BTreeSet<EntityKey>,
+        shards: &Shards,
+        now_ms: i64,
+        within: Duration,
+    ) -> (Batch, Vec<Vec<Entry>>) {
+        let mut by_shard: Vec<Vec<Entry>> = shards.all().map(|_| Vec::new()).collect();
+        let mut items = Vec::with_capacity(logs.values().map(|part| part.events.len() + part.profiles.len()).sum());
+        let mut note = |entity: EntityKey, item: usize| {
+            if let Some(entries) = by_shard.get_mut(shards.place_of_entity(entity.0, entity.1)) {
+                entries.push((entity, u32::try_from(item).unwrap_or(u32::MAX)));
+            }
+        };
+        for (part, log) in (0_u32..).zip(logs.values()) {
+            for (offset, event) in &log.events {
+                event.entities.iter().for_each(|entity| note(entity, items.len()));
+                items.push(Item { part, offset: *offset, what: What::Record(Record::of(event)) });
+            }
+            for (offset, profile) in &log.profiles {
+                note(profile.entity(), items.len());
+                items.push(Item { part, offset: *offset, what: What::Value(profile.stored()) });
+            }
+        }
+        let batch = Batch {
+            items,
+            parts: logs.iter().map(|(partition, log)| Bounds::of(partition, log.from, log.next)).collect(),
+            wanted: wanted.iter().copied().collect(),
+            epoch: shards.epoch,
+            config: self.state,
+            now_ms,
+            deadline: Instant::now() + within,
+            metrics: self.metrics.clone(),
+        };
+        (batch, by_shard)
     }
 }
 
-/// One shard's part of a batch.
-struct Part<'a> {
-    shard: &'a Shard,
-    entities: BTreeMap<EntityKey, Vec<Record>>,
-}
+/// An entity, and which item of the batch tells of it.
+type Entry = (EntityKey, u32);
 
-/// What all parts share.
-struct Batch<'a> {
-    store: &'a RedisStore,
-    shards: &'a Shards,
-    positions: &'a Positions,
-    wanted: &'a BTreeSet<EntityKey>,
+/// What all shards share.
+struct Batch {
+    items: Vec<Item>,
+    parts: Vec<Bounds>,
+    /// In order.
+    wanted: Vec<EntityKey>,
+    epoch: Epoch,
+    config: StateConfig,
     now_ms: i64,
     deadline: Instant,
+    metrics: FeatureMetrics,
 }
 
-type SetsByEntity = Vec<(EntityKey, EventSet)>;
-/// At which place of a transaction's answers is whose set.
-type Reads = Vec<(usize, EntityKey)>;
-
-impl Batch<'_> {
-    async fn fold(&self, part: Part<'_>) -> Result<SetsByEntity, FoldError> {
-        if part.entities.is_empty() && self.positions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let started = Instant::now();
-        self.check_epoch(part.shard).await?;
-        let (transaction, reads) = self.transaction(&part.entities);
-        let answers = ask(part.shard, &transaction, self.deadline, &self.store.metrics).await?;
-        self.store.metrics.round_trip(part.shard.index, "fold", started.elapsed());
-        // No answers at all: the watched epoch changed, and nothing was done.
-        if answers.is_empty() {
-            return Err(FoldError::Promoted { shard: part.shard.index });
-        }
-        let answers: Vec<Value> = answers.into_iter().collect::<Result<_, _>>().map_err(|error: RedisError| refused(part.shard, &error))?;
-        self.sets_of(part.shard, answers, reads)
-    }
-
-    /// Watches the epoch in which the shard was promoted, and refuses to write under an older plan (invariant I2).
-    async fn check_epoch(&self, shard: &Shard) -> Result<(), FoldError> {
-        let mut pipeline = pipe();
-        pipeline.ignore_errors().cmd("WATCH").arg(EPOCH_KEY).ignore().cmd("GET").arg(EPOCH_KEY);
-        let answers = ask(shard, &pipeline, self.deadline, &self.store.metrics).await?;
-        let answer = answers.into_iter().next().ok_or_else(|| unexpected(shard, 0))?.map_err(|error| refused(shard, &error))?;
-        let promoted_in: Option<u64> = redis::from_redis_value(answer).map_err(|error| refused(shard, &error.into()))?;
-        EpochGuard::new(Epoch(promoted_in.unwrap_or(0)))
-            .admit(self.shards.epoch)
-            .map_err(|source| FoldError::Superseded { shard: shard.index, source })
-    }
-
-    /// The transaction of a shard, and for each wanted entity the place of its answer.
-    fn transaction(&self, entities: &BTreeMap<EntityKey, Vec<Record>>) -> (Pipeline, Reads) {
-        let windows = &self.store.windows;
-        let forget_through_ms = windows.reach(self.now_ms).0.saturating_sub(windows.skew_ms());
-        let (mut transaction, mut reads) = (pipe(), Vec::new());
-        transaction.atomic().ignore_errors();
-        for (&(kind, id), records) in entities {
-            let key = event_set_key(kind, id);
-            transaction.add_command(add(&key, records)).add_command(keep_alive(&key, windows));
-            for command in trim(&key, forget_through_ms, windows) {
-                transaction.add_command(command);
-            }
-            if self.wanted.contains(&(kind, id)) {
-                reads.push((transaction.len(), (kind, id)));
-                transaction.add_command(read(&key, reach_of(records, windows), windows));
-            }
-        }
-        if let Some(set_vector) = set_vector(self.positions) {
-            transaction.add_command(set_vector);
-        }
-        (transaction, reads)
-    }
-
-    fn sets_of(&self, shard: &Shard, mut answers: Vec<Value>, reads: Reads) -> Result<SetsByEntity, FoldError> {
-        let mut sets = Vec::with_capacity(reads.len());
-        for (place, entity) in reads {
-            let answer = answers.get_mut(place).map(std::mem::take).ok_or_else(|| unexpected(shard, place))?;
-            let (set, unreadable) = set_of(answer, &self.store.windows).map_err(|error| refused(shard, &error))?;
-            self.store.metrics.unreadable(unreadable);
-            sets.push((entity, set));
-        }
-        Ok(sets)
-    }
+struct Item {
+    /// Index of its partition.
+    part: u32,
+    offset: i64,
+    what: What,
 }
 
-/// What windows at the times of all these records need.
-fn reach_of(records: &[Record], windows: &scoring_core::windows::Windows) -> (i64, i64) {
-    let times = || records.iter().map(|record| record.time_ms);
-    let (first_ms, last_ms) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
-    (windows.reach(first_ms).0, windows.reach(last_ms).1)
+enum What {
+    Record(Record),
+    Value(BatchValue),
 }
 
-fn set_vector(positions: &Positions) -> Option<Cmd> {
-    if positions.is_empty() {
-        return None;
+/// A partition's part of a batch, without what is in it.
+struct Bounds {
+    partition: LogPartition,
+    /// The field of the vector.
+    name: String,
+    from: Option<i64>,
+    next: i64,
+}
+
+impl Bounds {
+    fn of(partition: &LogPartition, from: Option<i64>, next: i64) -> Self {
+        Self { partition: partition.clone(), name: partition.to_string(), from, next }
     }
-    let mut set = cmd("HSET");
-    set.arg(VECTOR_KEY);
-    for (partition, next) in positions {
-        set.arg(partition.to_string()).arg(*next);
-    }
-    Some(set)
 }
 
 async fn vector_of(shard: &Shard, deadline: Instant, metrics: &FeatureMetrics) -> Result<Positions, FoldError> {
-    let mut pipeline = pipe();
-    pipeline.ignore_errors().cmd("HGETALL").arg(VECTOR_KEY);
-    let answer = ask(shard, &pipeline, deadline, metrics).await?.into_iter().next().ok_or_else(|| unexpected(shard, 0))?;
-    let answer = answer.map_err(|error| refused(shard, &error))?;
-    let entries: BTreeMap<String, String> = redis::from_redis_value(answer).map_err(|error| refused(shard, &error.into()))?;
-    let parsed = |(partition, next): (String, String)| match (partition.parse(), next.parse::<i64>()) {
-        (Ok(partition), Ok(next)) if next >= 0 => Ok((partition, next)),
-        _ => Err(FoldError::Vector { shard: shard.index, entry: partition.chars().take(200).collect() }),
+    let mut request = Request::with_room_for(1);
+    request.command(&[b"HGETALL", VECTOR_KEY.as_bytes()]);
+    let answer = ask(shard, &request, deadline, metrics).await?.into_iter().next().unwrap_or_default();
+    let entries: BTreeMap<String, String> = redis::from_redis_value(answer).map_err(|error| problem(shard, &error.to_string()))?;
+    let parsed = |(partition, next): (String, String)| match (partition.parse(), position(&next)) {
+        (Ok(partition), Some(next)) => Ok((partition, next)),
+        _ => Err(damaged(shard, &partition)),
     };
     entries.into_iter().map(parsed).collect()
 }
 
-fn minimum(vectors: Vec<Positions>) -> Positions {
-    let mut vectors = vectors.into_iter();
-    let Some(first) = vectors.next() else { return Positions::new() };
-    vectors.fold(first, |least, vector| {
-        least.into_iter().filter_map(|(partition, next)| vector.get(&partition).map(|other| (partition, next.min(*other)))).collect()
-    })
+/// An entry of a vector.
+fn position(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|next| *next >= 0)
 }
 
-/// Folding always goes over the write connection, which nothing else uses in the builder: WATCH belongs to a connection.
-async fn ask(
-    shard: &Shard,
-    pipeline: &Pipeline,
-    deadline: Instant,
-    metrics: &FeatureMetrics,
-) -> Result<Vec<Result<Value, RedisError>>, FoldError> {
-    shard.write.send(pipeline, deadline).await.map_err(|failure| {
+fn damaged(shard: &Shard, entry: &str) -> FoldError {
+    FoldError::Vector { shard: shard.index, entry: entry.chars().take(200).collect() }
+}
+
+/// Folding always goes over the write connection: reads and writes stay in order, and decisions do not wait behind it.
+async fn ask(shard: &Shard, request: &Request, deadline: Instant, metrics: &FeatureMetrics) -> Result<Vec<Value>, FoldError> {
+    shard.write.send(request, deadline).await.map_err(|failure| {
         metrics.failure(shard.index, failure.cause());
         problem(shard, &failure.to_string())
     })
 }
 
-fn refused(shard: &Shard, error: &RedisError) -> FoldError {
-    problem(shard, &error.to_string())
-}
-
-/// An aborted transaction repeats the reason for each of its commands: the beginning tells it.
 fn problem(shard: &Shard, text: &str) -> FoldError {
     FoldError::Shard { shard: shard.index, problem: text.chars().take(300).collect() }
 }
 
-fn unexpected(shard: &Shard, answers: usize) -> FoldError {
-    problem(shard, &format!("gave an unexpected number of answers ({answers})"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn positions(entries: &[(&str, i64)]) -> Positions {
-        entries.iter().map(|(partition, next)| (partition.parse().unwrap(), *next)).collect()
-    }
-
-    #[test]
-    fn a_partition_is_resumed_where_the_shard_that_is_furthest_behind_stands() {
-        let vectors = vec![positions(&[("c/t/0", 10), ("c/t/1", 5)]), positions(&[("c/t/0", 7), ("c/t/1", 9)])];
-        assert_eq!(minimum(vectors), positions(&[("c/t/0", 7), ("c/t/1", 5)]));
-        assert_eq!(minimum(vec![positions(&[("c/t/0", 10)]), positions(&[])]), positions(&[]));
-    }
-
-    #[test]
-    fn a_log_partition_reads_back_and_damage_is_refused() {
-        let partition = LogPartition { cluster_id: "MkU3".into(), topic: "fraud.events.raw".into(), partition: 3 };
-        assert_eq!(partition.to_string().parse(), Ok(partition));
-        for bad in ["", "a/b", "a/b/c", "a/b/1/2"] {
-            assert_eq!(bad.parse::<LogPartition>(), Err(()), "{bad}");
-        }
-    }
+/// What a shard answered that is not what was asked for.
+fn unexpected(shard: &Shard, answer: &Value) -> FoldError {
+    problem(shard, &format!("gave an unexpected answer: {}", text_of(answer)))
 }

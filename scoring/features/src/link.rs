@@ -11,12 +11,12 @@ use std::{
 
 use domain::HostPort;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
     aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
-use crate::{FeatureMetrics, RedisConfig, metrics::Cause};
+use crate::{FeatureMetrics, RedisConfig, metrics::Cause, request::Request};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
@@ -51,18 +51,24 @@ impl Link {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        self.shared.lock().connection.is_some()
+        self.connection_number().is_some()
     }
 
-    /// Sends a pipeline and gives one answer a command, or one for all in a transaction, unless the connection is gone or
-    /// the deadline passes first.
-    pub(crate) async fn send(&self, pipeline: &Pipeline, deadline: Instant) -> Result<Vec<Result<Value, RedisError>>, Failure> {
+    /// Another one for each connection; `None` while there is none.
+    pub(crate) fn connection_number(&self) -> Option<u64> {
+        let state = self.shared.lock();
+        state.connection.is_some().then_some(state.generation)
+    }
+
+    /// Sends a request and gives one answer a command, errors among them, unless the connection is gone or the deadline
+    /// passes first.
+    pub(crate) async fn send(&self, request: &Request, deadline: Instant) -> Result<Vec<Value>, Failure> {
         let (mut connection, generation) = {
             let state = self.shared.lock();
             (state.connection.clone().ok_or(Failure::Disconnected)?, state.generation)
         };
         let started = Instant::now();
-        match tokio::time::timeout_at(deadline, pipeline.query_async(&mut connection)).await {
+        match tokio::time::timeout_at(deadline, connection.send_packed_commands(request.pipeline(), 0, request.answers())).await {
             Ok(Ok(answers)) => {
                 self.shared.lock().silent_since = None;
                 Ok(answers)
@@ -71,7 +77,7 @@ impl Link {
                 if error.is_unrecoverable_error() || error.is_io_error() {
                     self.shared.give_up(generation);
                 }
-                Err(Failure::Answer(error))
+                Err(Failure::Broken(error))
             }
             Err(_) => {
                 self.shared.note_silence(generation, started);
@@ -87,24 +93,42 @@ impl Drop for Link {
     }
 }
 
-/// Why a pipeline has no answers.
+/// Why a request has no answers.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("there is no connection to the shard")]
     Disconnected,
     #[error("the shard did not answer in time")]
     TimedOut,
-    #[error("the shard answered: {0}")]
-    Answer(RedisError),
+    #[error("the connection to the shard broke: {0}")]
+    Broken(RedisError),
 }
 
 impl Failure {
     pub(crate) fn cause(&self) -> Cause {
         match self {
-            Self::Disconnected => Cause::Disconnected,
+            Self::Disconnected | Self::Broken(_) => Cause::Disconnected,
             Self::TimedOut => Cause::TimedOut,
-            Self::Answer(error) => Cause::of(error),
         }
+    }
+}
+
+/// The code of an answer that is an error, such as `READONLY`.
+pub(crate) fn error_code(answer: &Value) -> Option<&str> {
+    match answer {
+        Value::ServerError(error) => Some(error.code()),
+        _ => None,
+    }
+}
+
+/// An answer for people: the text of an error, else only what kind of answer it is.
+pub(crate) fn text_of(answer: &Value) -> String {
+    match answer {
+        Value::ServerError(error) => format!("{} {}", error.code(), error.details().unwrap_or_default()),
+        Value::Nil => "nothing".to_owned(),
+        Value::Array(values) => format!("a list of {}", values.len()),
+        Value::BulkString(bytes) => format!("{} bytes", bytes.len()),
+        _ => "another type".to_owned(),
     }
 }
 

@@ -7,11 +7,15 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::Registry,
 };
+use redis::Value;
 use scoring_core::event::EntityKind;
+
+use crate::{fold::FoldCounts, health::BreakerState, link::error_code};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ShardLabel {
@@ -55,13 +59,46 @@ impl Cause {
         }
     }
 
-    pub(crate) fn of(error: &redis::RedisError) -> Self {
-        match error.code() {
+    /// Of an answer that is not what was asked for.
+    pub(crate) fn of(answer: &Value) -> Self {
+        match error_code(answer) {
             Some("READONLY") => Self::ReadOnly,
             Some("OOM") => Self::OutOfMemory,
-            _ if error.is_timeout() => Self::TimedOut,
-            _ if error.is_unrecoverable_error() => Self::Disconnected,
             _ => Self::Refused,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IndexLabel {
+    shard: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+/// What is done about a shard that is slow or silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relief {
+    /// Its replica was asked too.
+    Hedged,
+    /// The replica was faster.
+    HedgeWon,
+    /// Its replica was asked instead.
+    StandIn,
+    /// A profile that this process remembered was used.
+    Cached,
+}
+
+impl Relief {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hedged => "hedged",
+            Self::HedgeWon => "hedge_won",
+            Self::StandIn => "stand_in",
+            Self::Cached => "cached",
         }
     }
 }
@@ -72,9 +109,13 @@ pub struct FeatureMetrics {
     round_trips: Family<ShardLabel, Histogram>,
     failures: Family<FailureLabel, Counter>,
     saturated: Family<KindLabel, Counter>,
+    over_long: Family<KindLabel, Counter>,
     unreadable: Counter,
-    expired: Counter,
+    folded: Family<OutcomeLabel, Counter>,
     connections: Family<FailureLabel, Counter>,
+    breakers: Family<IndexLabel, Gauge>,
+    reliefs: Family<FailureLabel, Counter>,
+    cached_profiles: Gauge,
 }
 
 impl Default for FeatureMetrics {
@@ -84,9 +125,13 @@ impl Default for FeatureMetrics {
             round_trips: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_05, 2.0, 16))),
             failures: Family::default(),
             saturated: Family::default(),
+            over_long: Family::default(),
             unreadable: Counter::default(),
-            expired: Counter::default(),
+            folded: Family::default(),
             connections: Family::default(),
+            breakers: Family::default(),
+            reliefs: Family::default(),
+            cached_profiles: Gauge::default(),
         }
     }
 }
@@ -96,12 +141,16 @@ impl FeatureMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let all = Self::default();
         let store = registry.sub_registry_with_prefix("feature_store");
-        store.register("round_trip_seconds", "Time of one pipelined round trip to a shard", all.round_trips.clone());
-        store.register("failures", "Round trips, or writes in them, that a shard did not do", all.failures.clone());
-        store.register("saturated_sets", "Sets read that hold more events than are kept", all.saturated.clone());
-        store.register("unreadable_members", "Members of sets that this version cannot decode", all.unreadable.clone());
-        store.register("expired_events", "Events that were older than the longest window when they were to be folded", all.expired.clone());
+        store.register("round_trip_seconds", "Time of one question to a shard, or of one folding", all.round_trips.clone());
+        store.register("failures", "Questions, or writes in them, that a shard did not do", all.failures.clone());
+        store.register("saturated_values", "Values read that hold more events than are kept", all.saturated.clone());
+        store.register("over_long_values", "Values read that are so long that nothing is appended for a second", all.over_long.clone());
+        store.register("unreadable_slots", "Slots of values that this version cannot decode", all.unreadable.clone());
+        store.register("folded_records", "Records by what became of them, each once for each entity", all.folded.clone());
         store.register("connection_failures", "Connections to shards that failed or broke", all.connections.clone());
+        store.register("breaker_state", "0: everybody asks the shard, 1: a few find out, 2: it is left alone", all.breakers.clone());
+        store.register("reliefs", "What was done about shards that were slow or silent", all.reliefs.clone());
+        store.register("cached_profiles", "Users whose profile this process remembers", all.cached_profiles.clone());
         all
     }
 
@@ -117,15 +166,48 @@ impl FeatureMetrics {
         self.connections.get_or_create(&FailureLabel { shard: shard.into(), cause }).inc();
     }
 
+    pub(crate) fn relief(&self, shard: u16, relief: Relief) {
+        self.reliefs.get_or_create(&FailureLabel { shard: shard.into(), cause: relief.name() }).inc();
+    }
+
+    pub(crate) fn breaker(&self, shard: u16, state: BreakerState) {
+        let number = match state {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        };
+        self.breakers.get_or_create(&IndexLabel { shard: shard.into() }).set(number);
+    }
+
     pub(crate) fn saturated(&self, kind: EntityKind) {
         self.saturated.get_or_create(&KindLabel { entity: kind.name() }).inc();
     }
 
-    pub(crate) fn unreadable(&self, count: u64) {
-        self.unreadable.inc_by(count);
+    pub(crate) fn over_long(&self, kind: EntityKind) {
+        self.over_long.get_or_create(&KindLabel { entity: kind.name() }).inc();
     }
 
-    pub(crate) fn expired(&self, count: u64) {
-        self.expired.inc_by(count);
+    pub(crate) fn unreadable(&self, count: u32) {
+        if count > 0 {
+            self.unreadable.inc_by(count.into());
+        }
+    }
+
+    pub(crate) fn folded(&self, counts: FoldCounts) {
+        let all = [
+            ("late", counts.late),
+            ("expired", counts.expired),
+            ("duplicate", counts.duplicates),
+            ("differing", counts.differing),
+            ("dropped", counts.dropped),
+        ];
+        for (outcome, count) in all {
+            self.folded.get_or_create(&OutcomeLabel { outcome }).inc_by(count);
+        }
+        self.unreadable.inc_by(counts.unreadable);
+    }
+
+    pub(crate) fn cached_profiles(&self, count: usize) {
+        self.cached_profiles.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }

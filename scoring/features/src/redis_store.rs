@@ -1,34 +1,46 @@
 //! The feature store in Redis shards: record and read in one round trip per shard, all shards at once.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Instant as Clock,
 };
 
 use domain::{Epoch, PlanView};
 use futures::future::join_all;
-use redis::{Pipeline, RedisError, Value, pipe};
 use scoring_core::{
-    encoding::Record,
     event::{EntityKind, Event},
-    set::EventSet,
+    record::Record,
+    slot::SlotBytes,
+    state::{EntityState, StateConfig},
     windows::Windows,
 };
 use tokio::time::Instant;
 
 use crate::{
-    FeatureMetrics, FeatureRead, RedisConfig, UnusablePlan,
-    commands::{EntityKey, add, event_set_key, keep_alive, read, set_of},
-    metrics::Cause,
-    shards::{Shard, Shards},
+    FeatureMetrics, FeatureRead, RedisConfig, StoreConfig, UnusablePlan,
+    commands::{Asked, EntityKey},
+    hot::HotProfiles,
+    metrics::Relief,
+    over_long::OverLong,
+    round_trip::{Part, RoundTrip},
+    shards::Shards,
 };
 
 /// A client of all shards of this region. Its connections live in background tasks that end with it.
 pub struct RedisStore {
     pub(crate) windows: Windows,
+    pub(crate) state: StateConfig,
     pub(crate) metrics: FeatureMetrics,
-    config: RedisConfig,
+    config: Box<RedisConfig>,
     shards: RwLock<Arc<Shards>>,
+    remembered: Box<Remembered>,
+}
+
+/// What this process has learned of entities.
+#[derive(Default)]
+struct Remembered {
+    over_long: Mutex<OverLong>,
+    hot: Mutex<HotProfiles>,
 }
 
 impl RedisStore {
@@ -36,9 +48,10 @@ impl RedisStore {
     ///
     /// # Errors
     /// When the plan gives slots to a shard without an address.
-    pub fn start(config: RedisConfig, windows: Windows, metrics: FeatureMetrics, plan: &PlanView) -> Result<Self, UnusablePlan> {
-        let shards = RwLock::new(Arc::new(Shards::of(plan, None, &config, &metrics)?));
-        Ok(Self { windows, metrics, config, shards })
+    pub fn start(config: StoreConfig, metrics: FeatureMetrics, plan: &PlanView) -> Result<Self, UnusablePlan> {
+        let StoreConfig { windows, state, redis } = config;
+        let shards = RwLock::new(Arc::new(Shards::of(plan, None, &redis, &metrics)?));
+        Ok(Self { windows, state, metrics, config: Box::new(redis), shards, remembered: Box::default() })
     }
 
     /// Follows a changed plan: role, slots and addresses, all at once. Round trips that are under way finish on the former.
@@ -55,6 +68,11 @@ impl RedisStore {
         &self.windows
     }
 
+    /// What is kept of an entity, and for how long.
+    pub fn state_config(&self) -> &StateConfig {
+        &self.state
+    }
+
     /// The epoch of the plan in force.
     pub fn epoch(&self) -> Epoch {
         self.shards().epoch
@@ -69,125 +87,82 @@ impl RedisStore {
         self.shards.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(crate) fn hot(&self) -> MutexGuard<'_, HotProfiles> {
+        self.remembered.hot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn over_long(&self) -> MutexGuard<'_, OverLong> {
+        self.remembered.over_long.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// See [`FeatureStore::record_and_read`](crate::FeatureStore::record_and_read). Reads only, where the plan does not let
     /// this region write.
     pub async fn record_and_read(&self, event: &Event, deadline: Instant) -> FeatureRead {
         let shards = self.shards();
-        let parts = join_all(self.round_trips(event, &shards).into_values().map(|trip| trip.run(deadline))).await;
+        let slot = Record::of(event).slot();
+        let trips = self.round_trips(event, &shards, &slot);
         let mut whole = FeatureRead::nothing_of(&event.entities);
-        whole.recorded = parts.iter().all(|part| part.recorded);
-        for (kind, set) in parts.into_iter().flat_map(|part| part.sets) {
-            if set.saturated() {
-                self.metrics.saturated(kind);
-            }
-            whole.unread.retain(|unread| *unread != kind);
-            whole.sets.set(kind, set);
+        whole.recorded = true;
+        for part in join_all(trips.into_iter().map(|trip| trip.run(deadline))).await {
+            self.add(part, &mut whole);
         }
+        self.use_memory(event, &mut whole);
         whole
     }
 
-    /// By the index of the shard: what is asked of it.
-    fn round_trips<'a>(&'a self, event: &Event, shards: &'a Shards) -> BTreeMap<u16, RoundTrip<'a>> {
-        let mut trips = BTreeMap::new();
-        for entity in event.entities.iter() {
-            let Some(shard) = shards.of_entity(entity.0, entity.1) else { continue };
-            let trip = trips.entry(shard.index).or_insert_with(|| RoundTrip {
-                shard,
-                windows: &self.windows,
-                metrics: &self.metrics,
-                record: Record::of(event),
-                entities: Vec::new(),
-                writes: shards.writable,
-            });
-            trip.entities.push(entity);
-        }
-        trips
+    fn round_trips<'a>(&'a self, event: &Event, shards: &'a Shards, slot: &'a SlotBytes) -> Vec<RoundTrip<'a>> {
+        let mut entities: Vec<(usize, EntityKey)> =
+            event.entities.iter().map(|entity| (shards.place_of_entity(entity.0, entity.1), entity)).collect();
+        entities.sort_unstable_by_key(|(place, _)| *place);
+        let (mut over_long, now) = (self.over_long(), Clock::now());
+        let trip = |some: &[(usize, EntityKey)]| {
+            let shard = shards.get(some.first()?.0)?;
+            let asked = some.iter().map(|(_, entity)| Asked::new(*entity, !over_long.has(*entity, now))).collect();
+            Some(RoundTrip { shard, config: &self.state, metrics: &self.metrics, slot, asked, writes: shards.writable })
+        };
+        entities.chunk_by(|(one, _), (other, _)| one == other).filter_map(trip).collect()
     }
-}
 
-/// What is asked of one shard for one event.
-struct RoundTrip<'a> {
-    shard: &'a Shard,
-    windows: &'a Windows,
-    metrics: &'a FeatureMetrics,
-    record: Record,
-    entities: Vec<EntityKey>,
-    writes: bool,
-}
-
-/// What came of it.
-#[derive(Default)]
-struct Part {
-    sets: Vec<(EntityKind, EventSet)>,
-    recorded: bool,
-}
-
-impl RoundTrip<'_> {
-    async fn run(self, deadline: Instant) -> Part {
-        let started = Instant::now();
-        let (link, operation) = if self.writes { (&self.shard.write, "record_and_read") } else { (&self.shard.read, "read") };
-        let answers = link.send(&self.pipeline(), deadline).await;
-        self.metrics.round_trip(self.shard.index, operation, started.elapsed());
-        match answers {
-            Ok(answers) => self.part_of(answers),
-            Err(failure) => {
-                self.metrics.failure(self.shard.index, failure.cause());
-                Part::default()
+    fn add(&self, part: Part, whole: &mut FeatureRead) {
+        whole.recorded &= part.recorded;
+        for entity in part.over_long {
+            self.metrics.over_long(entity.0);
+            self.over_long().note(entity, Clock::now());
+        }
+        for ((kind, id), state) in part.states {
+            if state.saturated() {
+                self.metrics.saturated(kind);
             }
+            if kind == EntityKind::User {
+                self.remember((kind, id), &state);
+            }
+            whole.unread.retain(|unread| *unread != kind);
+            whole.states.set(kind, state);
         }
     }
 
-    /// One command after the other, each with an answer of its own: at its memory limit a shard refuses the write and still
-    /// answers the read.
-    fn pipeline(&self) -> Pipeline {
-        let mut pipeline = pipe();
-        pipeline.ignore_errors();
-        for &(kind, id) in &self.entities {
-            let key = event_set_key(kind, id);
-            if self.writes {
-                pipeline.add_command(add(&key, &[self.record])).add_command(keep_alive(&key, self.windows));
-            }
-            pipeline.add_command(read(&key, self.windows.reach(self.record.time_ms), self.windows));
-        }
-        pipeline
-    }
-
-    fn part_of(&self, answers: Vec<Result<Value, RedisError>>) -> Part {
-        let mut part = Part { sets: Vec::with_capacity(self.entities.len()), recorded: self.writes };
-        let mut answers = answers.into_iter();
-        for &(kind, _) in &self.entities {
-            if self.writes {
-                let (added, _kept_alive) = (answers.next(), answers.next());
-                part.recorded &= self.accepted(added);
-            }
-            if let Some(set) = self.set_of(answers.next()) {
-                part.sets.push((kind, set));
-            }
-        }
-        part
-    }
-
-    fn accepted(&self, answer: Option<Result<Value, RedisError>>) -> bool {
-        match answer {
-            Some(Ok(_)) => true,
-            Some(Err(error)) => {
-                self.metrics.failure(self.shard.index, Cause::of(&error));
-                false
-            }
-            None => false,
+    /// Keeps the profile of a user who is asked for often.
+    pub(crate) fn remember(&self, (_, user): EntityKey, state: &EntityState) {
+        let (mut hot, now) = (self.hot(), Clock::now());
+        if hot.asked_for(user, now) {
+            hot.learn(user, state.lasting(&self.state), now);
+            self.metrics.cached_profiles(hot.len());
         }
     }
 
-    fn set_of(&self, answer: Option<Result<Value, RedisError>>) -> Option<EventSet> {
-        match answer?.and_then(|value| set_of(value, self.windows)) {
-            Ok((set, unreadable)) => {
-                self.metrics.unreadable(unreadable);
-                Some(set)
-            }
-            Err(error) => {
-                self.metrics.failure(self.shard.index, Cause::of(&error));
-                None
-            }
+    /// A user whose shard did not answer is known by what is remembered, if anything is: the profile, without windows.
+    fn use_memory(&self, event: &Event, whole: &mut FeatureRead) {
+        if !whole.unread.contains(&EntityKind::User) {
+            return;
+        }
+        let Some(user) = event.entities.get(EntityKind::User) else { return };
+        let remembered = self.hot().get(user, Clock::now()).map(|(profile, age)| (profile.clone(), age));
+        if let Some((profile, age)) = remembered {
+            let shards = self.shards();
+            let shard = shards.get(shards.place_of_entity(EntityKind::User, user)).map_or(0, |shard| shard.index);
+            self.metrics.relief(shard, Relief::Cached);
+            whole.states.set(EntityKind::User, profile);
+            whole.cached = Some(age);
         }
     }
 }

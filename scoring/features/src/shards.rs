@@ -1,18 +1,29 @@
-//! The shards of the plan in force, with their connections. A new plan keeps the connections whose address did not change.
+//! The shards of the plan in force, with their connections. A new plan keeps the connections whose addresses did not change.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use domain::{Epoch, EpochGuard, HostPort, OlderEpoch, PlanView, SlotMap};
-use scoring_core::event::{EntityId, EntityKind};
+use domain::{Epoch, EpochGuard, HostPort, OlderEpoch, PlanView, SLOTS, ShardAddress};
+use scoring_core::{
+    event::{EntityId, EntityKind},
+    key::slot_of_entity,
+};
 
-use crate::{FeatureMetrics, RedisConfig, commands::slot_of_entity, link::Link};
+use crate::{FeatureMetrics, RedisConfig, health::Health, link::Link};
 
 /// One shard. Writes and reads have a connection of their own: a read never waits behind a write that is paused.
 pub(crate) struct Shard {
     pub(crate) index: u16,
-    address: HostPort,
+    address: ShardAddress,
     pub(crate) write: Link,
     pub(crate) read: Link,
+    /// In this region, for hedged reads and while the shard itself is silent.
+    replicas: Vec<Link>,
+    health: Mutex<Health>,
+    /// Held while a batch is folded into the shard.
+    pub(crate) folding: tokio::sync::Mutex<()>,
 }
 
 /// What is in force.
@@ -20,8 +31,10 @@ pub(crate) struct Shards {
     pub(crate) epoch: Epoch,
     /// Whether this region may write its shards.
     pub(crate) writable: bool,
-    slots: SlotMap,
-    by_index: BTreeMap<u16, Arc<Shard>>,
+    /// By index.
+    list: Vec<Arc<Shard>>,
+    /// Which of the list each hash slot belongs to.
+    place_of_slot: Vec<u16>,
 }
 
 /// Why a plan cannot be followed; the one in force stays.
@@ -37,32 +50,54 @@ impl Shards {
     /// The shards of `plan`, with the connections of `former` where it has them.
     pub(crate) fn of(plan: &PlanView, former: Option<&Self>, config: &RedisConfig, metrics: &FeatureMetrics) -> Result<Self, UnusablePlan> {
         EpochGuard::new(former.map_or(Epoch::default(), |former| former.epoch)).admit(plan.epoch)?;
-        let addresses: BTreeMap<u16, &HostPort> = plan.shards.iter().map(|shard| (shard.shard, &shard.primary)).collect();
-        let unaddressed = plan.slots.ranges().iter().find(|range| !addresses.contains_key(&range.shard));
-        if let Some(range) = unaddressed {
-            return Err(UnusablePlan::NoAddress { epoch: plan.epoch, shard: range.shard });
-        }
-        let shard = |(index, address): (u16, &HostPort)| {
-            let kept = former.and_then(|former| former.by_index.get(&index)).filter(|shard| shard.address == *address);
-            (index, kept.cloned().unwrap_or_else(|| Arc::new(Shard::start(index, address, config, metrics))))
+        let addresses: BTreeMap<u16, &ShardAddress> = plan.shards.iter().map(|shard| (shard.shard, shard)).collect();
+        let place = |slot: u16| {
+            let shard = plan.slots.shard_of(slot);
+            let place = addresses.keys().position(|index| *index == shard).and_then(|place| u16::try_from(place).ok());
+            place.ok_or(UnusablePlan::NoAddress { epoch: plan.epoch, shard })
         };
-        let by_index = addresses.into_iter().map(shard).collect();
-        Ok(Self { epoch: plan.epoch, writable: plan.writes_features(), slots: plan.slots.clone(), by_index })
+        let place_of_slot = (0..SLOTS).map(place).collect::<Result<_, _>>()?;
+        let kept = |address: &ShardAddress| former.and_then(|former| former.list.iter().find(|shard| shard.address == *address));
+        let shard = |address: &ShardAddress| kept(address).cloned().unwrap_or_else(|| Arc::new(Shard::start(address, config, metrics)));
+        let list = addresses.into_values().map(shard).collect();
+        Ok(Self { epoch: plan.epoch, writable: plan.writes_features(), list, place_of_slot })
     }
 
-    /// The shard that holds an entity. `None` never happens: every slot's shard has an address.
-    pub(crate) fn of_entity(&self, kind: EntityKind, id: EntityId) -> Option<&Arc<Shard>> {
-        self.by_index.get(&self.slots.shard_of(slot_of_entity(kind, id)))
+    /// Which of [`Shards::all`] holds an entity.
+    pub(crate) fn place_of_entity(&self, kind: EntityKind, id: EntityId) -> usize {
+        self.place_of_slot.get(usize::from(slot_of_entity(kind, id))).copied().map_or(0, usize::from)
+    }
+
+    pub(crate) fn get(&self, place: usize) -> Option<&Arc<Shard>> {
+        self.list.get(place)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Shard>> {
-        self.by_index.values()
+        self.list.iter()
     }
 }
 
 impl Shard {
-    fn start(index: u16, address: &HostPort, config: &RedisConfig, metrics: &FeatureMetrics) -> Self {
-        let link = || Link::start(index, address.clone(), config, metrics);
-        Self { index, address: address.clone(), write: link(), read: link() }
+    fn start(address: &ShardAddress, config: &RedisConfig, metrics: &FeatureMetrics) -> Self {
+        let index = address.shard;
+        let link = |to: &HostPort| Link::start(index, to.clone(), config, metrics);
+        Self {
+            index,
+            address: address.clone(),
+            write: link(&address.primary),
+            read: link(&address.primary),
+            replicas: address.replicas.iter().map(link).collect(),
+            health: Mutex::default(),
+            folding: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A replica to which there is a connection.
+    pub(crate) fn replica(&self) -> Option<&Link> {
+        self.replicas.iter().find(|replica| replica.is_up())
     }
 }

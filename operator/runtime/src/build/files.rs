@@ -47,6 +47,11 @@ pub(super) fn decision(input: &BuildInput<'_>) -> Result<String, BuildError> {
             "review": spec.features.staleness.raise_by.review.as_str(),
             "decline": spec.features.staleness.raise_by.decline.as_str(),
         },
+        "staleness": {
+            "warn": length("features.staleness.warn", &spec.features.staleness.warn)?,
+            "raise": length("features.staleness.raise", &spec.features.staleness.raise)?,
+            "stop": length("features.staleness.stop", &spec.features.staleness.stop)?,
+        },
         "tiers": spec.scoring.tiers.iter().map(tier).collect::<Vec<_>>(),
         "fallback": {"approve_below": spec.scoring.fallback.approve_below.as_str()},
         "kafka": kafka(input, input.region)?,

@@ -1,6 +1,6 @@
 //! What is found out about a payment on its way, and how it is answered and recorded.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proto::fraud::v1::{DecideResponse, DecisionRecord, StageTime, Thresholds, Tier as WireTier, Verdict as WireVerdict};
 use scoring_core::{
@@ -10,10 +10,12 @@ use scoring_core::{
 };
 use tokio::time::Instant;
 
-use crate::{inference, metrics::Metrics, rules::Hits};
+use crate::{freshness::View, inference, metrics::Metrics, rules::Hits};
 
 /// Starts as "nothing is known".
 pub(super) struct Findings {
+    /// What was known to be missing when the features were read.
+    pub(super) freshness: Arc<View>,
     pub(super) features: FeatureState,
     pub(super) incomplete_windows: Vec<String>,
     pub(super) inference: InferenceState,
@@ -25,8 +27,9 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub(super) fn nothing(rules: RuleState) -> Self {
+    pub(super) fn nothing(rules: RuleState, freshness: Arc<View>) -> Self {
         Self {
+            freshness,
             features: FeatureState::Missing,
             incomplete_windows: Vec::new(),
             inference: InferenceState::Missing,
@@ -36,6 +39,10 @@ impl Findings {
             hits: Hits::default(),
             vector: None,
         }
+    }
+
+    pub(super) fn freshness(&self) -> &View {
+        &self.freshness
     }
 
     pub(super) fn score(&self) -> Option<f64> {
@@ -69,6 +76,7 @@ pub(super) struct Answer {
     /// Absent when nothing was scored.
     pub(super) thresholds: Option<Thresholds>,
     pub(super) degradation: Degradation,
+    pub(super) freshness: Arc<View>,
     pub(super) tier: Tier,
     pub(super) model_digest: String,
     pub(super) vector: Option<FeatureVector>,
@@ -100,6 +108,7 @@ impl Answer {
             request_digest: request_digest.to_vec(),
             decided_time_ms,
             rules_hit: self.decision.rules_hit.clone(),
+            freshness: Some(self.freshness.to_wire()),
         }
     }
 
@@ -119,6 +128,7 @@ impl Answer {
             stages: Vec::new(),
             event_time_ms: event.event_time_ms,
             rules_hit: self.decision.rules_hit,
+            freshness: Some(self.freshness.to_wire()),
         };
         watch.finish(response)
     }

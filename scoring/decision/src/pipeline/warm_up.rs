@@ -20,15 +20,30 @@ impl Pipeline {
     pub async fn warm_up(&self, within: Duration) {
         let started = Instant::now();
         let until = started + within;
-        let (store, engine, handover) =
-            tokio::join!(self.store_connects(until), self.engine_scores(until), self.parts.handover.prepare(within));
+        let (store, freshness, engine, handover) = tokio::join!(
+            self.store_connects(until),
+            self.freshness_is_known(until),
+            self.engine_scores(until),
+            self.parts.handover.prepare(within)
+        );
         self.warmed_up.store(true, Ordering::Relaxed);
-        tracing::info!(store, engine, handover, took_ms = started.elapsed().as_millis(), "warmed up");
+        tracing::info!(store, freshness, engine, handover, took_ms = started.elapsed().as_millis(), "warmed up");
     }
 
     async fn store_connects(&self, until: Instant) -> bool {
         let FeatureStore::Redis(store) = &self.parts.store else { return true };
         while !store.disconnected().is_empty() {
+            if Instant::now() >= until {
+                return false;
+            }
+            sleep(PAUSE).await;
+        }
+        store.read_hot_list(until.saturating_duration_since(Instant::now())).await;
+        true
+    }
+
+    async fn freshness_is_known(&self, until: Instant) -> bool {
+        while !self.parts.freshness.is_known() {
             if Instant::now() >= until {
                 return false;
             }

@@ -1,6 +1,8 @@
 //! JSON to request, and response to JSON. Pure; bytes are untrusted, errors name the field, nothing panics.
 
-use proto::fraud::v1::{Card, CardEntry, Channel, DecideRequest, DecideResponse, Degradation, Merchant};
+use proto::fraud::v1::{
+    Card, CardEntry, Channel, DecideRequest, DecideResponse, Degradation, Freshness, Merchant, OriginFreshness, WindowFreshness,
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -165,6 +167,30 @@ struct ResponseJson<'a> {
     epoch: u64,
     event_time_ms: i64,
     stages: Vec<StageJson<'a>>,
+    freshness: FreshnessJson<'a>,
+}
+
+#[derive(Serialize)]
+struct FreshnessJson<'a> {
+    windows: Vec<WindowJson<'a>>,
+    origins: Vec<OriginJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct WindowJson<'a> {
+    window: &'a str,
+    state: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OriginJson<'a> {
+    region: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing_ms: Option<u64>,
+    ended: bool,
 }
 
 #[derive(Serialize)]
@@ -197,7 +223,7 @@ struct StageJson<'a> {
 }
 
 pub(super) fn write_response(response: &DecideResponse) -> String {
-    let none = Degradation::default();
+    let (none, unknown) = (Degradation::default(), Freshness::default());
     let json = ResponseJson {
         transaction_id: &response.transaction_id,
         verdict: response.verdict().as_str_name(),
@@ -212,9 +238,25 @@ pub(super) fn write_response(response: &DecideResponse) -> String {
         epoch: response.epoch,
         event_time_ms: response.event_time_ms,
         stages: response.stages.iter().map(|s| StageJson { stage: &s.stage, elapsed_ms: s.elapsed_ms }).collect(),
+        freshness: freshness_json(response.freshness.as_ref().unwrap_or(&unknown)),
     };
     // Numbers and texts of our own always have a JSON form.
     serde_json::to_string(&json).unwrap_or_default()
+}
+
+fn freshness_json(freshness: &Freshness) -> FreshnessJson<'_> {
+    FreshnessJson {
+        windows: freshness.windows.iter().map(window_json).collect(),
+        origins: freshness.origins.iter().map(origin_json).collect(),
+    }
+}
+
+fn window_json(found: &WindowFreshness) -> WindowJson<'_> {
+    WindowJson { window: &found.window, state: found.state().as_str_name() }
+}
+
+fn origin_json(found: &OriginFreshness) -> OriginJson<'_> {
+    OriginJson { region: &found.region, age_ms: found.age_ms, missing_ms: found.missing_ms, ended: found.ended }
 }
 
 fn degradation_json(degradation: &Degradation) -> DegradationJson<'_> {
@@ -309,12 +351,20 @@ mod tests {
             score: Some(0.5),
             thresholds: Some(Thresholds { review: 0.5, decline: 0.9, cause: "x".into() }),
             degradation: Some(Degradation { incomplete_windows: vec!["1m".into()], ..Degradation::default() }),
+            freshness: Some(Freshness {
+                windows: vec![WindowFreshness::default()],
+                origins: vec![OriginFreshness { age_ms: Some(1), missing_ms: Some(1), ..OriginFreshness::default() }],
+            }),
             ..DecideResponse::default()
         };
         let written: Map<String, Value> = serde_json::from_str(&write_response(&response)).unwrap();
         let names = |map: &Map<String, Value>| map.keys().cloned().collect::<BTreeSet<_>>();
         assert_eq!(names(&written), names(&schema("Decision")));
         assert_eq!(names(written["degradation"].as_object().unwrap()), names(&schema("Degradation")));
+        let freshness = &written["freshness"];
+        assert_eq!(names(freshness.as_object().unwrap()), names(&schema("Freshness")));
+        assert_eq!(names(freshness["windows"][0].as_object().unwrap()), names(&schema("WindowFreshness")));
+        assert_eq!(names(freshness["origins"][0].as_object().unwrap()), names(&schema("OriginFreshness")));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

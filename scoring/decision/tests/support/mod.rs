@@ -10,6 +10,7 @@ use process::plan::PlanWatch;
 use proto::fraud::v1::{Card, CardEntry, Channel, DecideRequest, DecideResponse, Merchant};
 use scoring_core::{
     decide::{RaiseBy, Thresholds, Tiers},
+    freshness::Staleness,
     money::Rates,
     protect::PiiKey,
     schema::FeatureSchema,
@@ -17,6 +18,7 @@ use scoring_core::{
 };
 use scoring_decision::{
     config::{Budgets, Settings},
+    freshness::FreshnessWatch,
     handover::Handover,
     inference::{Engine, ServiceEngine},
     metrics::Metrics,
@@ -40,6 +42,7 @@ pub(crate) fn settings() -> Settings {
         budgets: Budgets::default(),
         thresholds: Thresholds::new(0.5, 0.9).unwrap(),
         raise_by: RaiseBy::new(0.15, 0.05).unwrap(),
+        staleness: Staleness::default(),
         tiers: Tiers::default(),
         approve_below_minor: 10_000,
         base_digits: 2,
@@ -88,12 +91,13 @@ pub(crate) fn parts(engine: Engine) -> Parts {
         plan: PlanWatch::fixed(plan("us-east")),
         key: PiiKey::new("k1", &[7; 32]).unwrap(),
         rates: Rates::new("USD", "2026-11-20", [("EUR", "1.10")]).unwrap(),
-        store: FeatureStore::Memory(MemoryStore::new(windows.clone(), 10_000)),
+        store: FeatureStore::Memory(MemoryStore::new(&windows, 10_000)),
         full_schema: Arc::new(FeatureSchema::full(&windows)),
         light_schema: Arc::new(FeatureSchema::light(&windows)),
         rules: rules("rules: []"),
         engine,
         light: Some(light()),
+        freshness: FreshnessWatch::complete(&windows),
         handover: Handover::Nowhere,
         metrics: Metrics::default(),
         clock: Box::new(|| NOW_MS),
