@@ -99,6 +99,8 @@ impl Broker {
     fn format(&self) -> Result<(), BrokerError> {
         let mut id = [0_u8; 16];
         fs::File::open("/dev/urandom")?.read_exact(&mut id)?;
+        // The first letter then is no dash, with which the command line would take it for an option.
+        id[0] &= 0x7f;
         let mut command = self.java("kafka.tools.StorageTool");
         command.args(["format", "--ignore-formatted", "-t", &URL_SAFE_NO_PAD.encode(id), "-c"]);
         let output = command.arg(self.folder.path().join("server.properties")).output()?;

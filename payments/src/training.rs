@@ -1,18 +1,18 @@
 //! Training data as served: payments go, in arrival order, through the same code as in the decision service. Pure.
 //!
-//! Each payment is checked and protected, recorded in the event set of every entity that took part, and then read: the
+//! Each payment is checked and protected, folded into the value of every entity that took part, and then read: the
 //! vector is what the decision service would have sent to the model, from a store that was empty when the stream began.
 //! Event times are arrival times.
 
 use std::collections::BTreeMap;
 
 use domain::{Epoch, RegionName};
-use scoring_core::encoding::Record;
 use scoring_core::event::{DecisionState, EntityId, EntityKind, Event};
 use scoring_core::money::Rates;
 use scoring_core::protect::{Acceptance, PiiKey, protect};
+use scoring_core::record::Record;
 use scoring_core::schema::{FeatureSchema, FeatureVector};
-use scoring_core::set::{EntitySets, EventSet};
+use scoring_core::state::{Additions, EntityState, EntityStates, StateConfig, fold};
 use scoring_core::validate;
 
 use crate::LabelledPayment;
@@ -28,7 +28,8 @@ pub struct Replay {
     key: PiiKey,
     rates: Rates,
     region: RegionName,
-    sets: BTreeMap<(EntityKind, EntityId), EventSet>,
+    config: StateConfig,
+    values: BTreeMap<(EntityKind, EntityId), Vec<u8>>,
     start_ms: i64,
 }
 
@@ -36,11 +37,12 @@ impl Replay {
     /// A stream whose first payment arrives at `start_ms`.
     pub fn new(schema: FeatureSchema, start_ms: i64) -> anyhow::Result<Self> {
         Ok(Self {
+            config: StateConfig::fitting(schema.windows()),
             schema,
             key: PiiKey::new("training", &THROWAWAY_SECRET)?,
             rates: Rates::new("USD", "training", RATES)?,
             region: RegionName::new("training")?,
-            sets: BTreeMap::new(),
+            values: BTreeMap::new(),
             start_ms,
         })
     }
@@ -61,16 +63,18 @@ impl Replay {
             rates: &self.rates,
         };
         let event = protect(checked, &self.key, acceptance).event;
-        let sets = self.record(&event);
-        Ok(self.schema.assemble(&event, &sets))
+        let states = self.record(&event);
+        Ok(self.schema.assemble(&event, &states))
     }
 
-    fn record(&mut self, event: &Event) -> EntitySets {
-        let mut read = EntitySets::default();
+    fn record(&mut self, event: &Event) -> EntityStates {
+        let records = [Record::of(event)];
+        let mut read = EntityStates::default();
         for (kind, id) in event.entities.iter() {
-            let set = self.sets.entry((kind, id)).or_insert_with(|| self.schema.windows().empty_set());
-            set.insert(Record::of(event));
-            read.set(kind, set.clone());
+            let value = self.values.entry((kind, id)).or_default();
+            let additions = Additions { records: &records, values: &[] };
+            *value = fold(kind, std::mem::take(value), additions, event.event_time_ms, &self.config).value;
+            read.set(kind, EntityState::parse(value, self.config.events_max()));
         }
         read
     }

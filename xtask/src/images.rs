@@ -21,22 +21,20 @@ const ONNXRUNTIME_IN_IMAGE: &str = "usr/lib/libonnxruntime.so";
 /// Raised when the layout of an image changes, so that images made before are made again.
 const LAYOUT: u32 = 1;
 
-/// The binaries that run in pods. The package is what cargo calls the crate that makes it.
+/// The binaries that run in pods.
 const COMPONENTS: &[Component] = &[
-    Component { name: "operator", package: "operator", binary: "fraud-operator", onnxruntime: false },
-    Component { name: "decision", package: "scoring-decision", binary: "scoring-decision", onnxruntime: false },
-    Component { name: "inference", package: "scoring-inference", binary: "scoring-inference", onnxruntime: true },
-    Component { name: "builder", package: "scoring-builder", binary: "scoring-builder", onnxruntime: false },
-    Component { name: "replicator", package: "replicator", binary: "replicator", onnxruntime: false },
+    Component { name: "operator", binary: "fraud-operator", onnxruntime: false },
+    Component { name: "decision", binary: "scoring-decision", onnxruntime: false },
+    Component { name: "inference", binary: "scoring-inference", onnxruntime: true },
+    Component { name: "builder", binary: "scoring-builder", onnxruntime: false },
+    Component { name: "replicator", binary: "replicator", onnxruntime: false },
 ];
 
 /// What runs on this machine beside the clusters: the sandbox itself, the command line tool, the payment stream and the auditor.
-const HOST_PROGRAMS: &[(&str, &str)] =
-    &[("sandbox", "sandbox"), ("cli", "kubectl-fraud"), ("payments", "fraud-payments"), ("chaos", "fraud-chaos")];
+const HOST_PROGRAMS: &[&str] = &["sandbox", "kubectl-fraud", "fraud-payments", "fraud-chaos"];
 
 struct Component {
     name: &'static str,
-    package: &'static str,
     binary: &'static str,
     onnxruntime: bool,
 }
@@ -84,25 +82,24 @@ pub(crate) fn toolbox_path(place: &Place) -> PathBuf {
 
 /// The sandbox's `--tools` file, with the images that are there already; the sandbox binary itself is built, the images are not.
 pub(crate) fn ensure_sandbox_only(place: &Place, tools: &Tools) -> Result<()> {
-    cargo_build(place, &[("sandbox", "sandbox")])?;
+    cargo_build(place, &["sandbox"])?;
     let there: Vec<BuiltImage> = previous_images(place).into_iter().filter(|image| image.archive.is_file()).collect();
     write_toolbox(place, tools, &there)
 }
 
-/// All of them in one call, however few are needed: another choice of packages is another choice of features, and builds half of the
-/// dependencies anew.
 pub(crate) fn build_programs(place: &Place) -> Result<()> {
-    let components = COMPONENTS.iter().map(|component| (component.package, component.binary));
+    let components = COMPONENTS.iter().map(|component| component.binary);
     cargo_build(place, &components.chain(HOST_PROGRAMS.iter().copied()).collect::<Vec<_>>())
 }
 
-/// Cargo shows its own progress, so its output goes straight to the terminal.
-fn cargo_build(place: &Place, programs: &[(&str, &str)]) -> Result<()> {
+/// From the whole workspace, narrowed by the names of the programs: another choice of packages is another choice of features, and builds
+/// half of the dependencies anew. Cargo shows its own progress, so its output goes straight to the terminal.
+fn cargo_build(place: &Place, programs: &[&str]) -> Result<()> {
     place.make_folder(&place.target)?;
     let mut command = place.cargo();
-    command.args(["build", "--locked"]);
-    for (package, binary) in programs {
-        command.args(["--package", package, "--bin", binary]);
+    command.args(["build", "--locked", "--workspace"]);
+    for binary in programs {
+        command.args(["--bin", binary]);
     }
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {

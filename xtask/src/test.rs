@@ -160,9 +160,11 @@ fn real(context: &StageContext) -> Result<Counts> {
     let said = progress::output(place.cargo().args(["metadata", "--locked", "--no-deps", "--format-version", "1"]))?;
     let held_back = held_back_tests(&said)?;
     let mut command = place.cargo();
-    command.args(["test", "--locked", "--no-fail-fast"]);
+    // The whole workspace, narrowed by the names of the tests: another choice of packages would be another choice of features, and would
+    // build half of the dependencies anew.
+    command.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
     for test in &held_back {
-        command.args(["--package", &test.package, "--test", &test.name, "--features", &test.features]);
+        command.args(["--test", &test.name, "--features", &test.features]);
     }
     command
         .env("FRAUDPIPELINE_KUBEBOX", &tools.kubebox)
@@ -174,7 +176,6 @@ fn real(context: &StageContext) -> Result<Counts> {
 
 #[derive(Debug, PartialEq, Eq)]
 struct HeldBack {
-    package: String,
     name: String,
     /// As cargo takes them for several packages at once: `package/feature`, separated by commas.
     features: String,
@@ -191,7 +192,7 @@ fn held_back_tests(metadata: &str) -> Result<Vec<HeldBack>> {
             let features: Vec<String> =
                 list(&target["required-features"]).iter().map(|feature| format!("{package_name}/{}", text(feature))).collect();
             if !features.is_empty() && list(&target["kind"]).iter().any(|kind| kind == "test") {
-                tests.push(HeldBack { package: package_name.clone(), name: text(&target["name"]), features: features.join(",") });
+                tests.push(HeldBack { name: text(&target["name"]), features: features.join(",") });
             }
         }
     }
@@ -238,7 +239,7 @@ mod tests {
                 {"name": "broker", "kind": ["test"], "required-features": ["broker-tests"]},
                 {"name": "tool", "kind": ["bin"], "required-features": ["cli"]}]},
             {"name": "tidy", "targets": [{"name": "plain", "kind": ["test"]}]}]}"#;
-        let expected = HeldBack { package: "kafka".to_string(), name: "broker".to_string(), features: "kafka/broker-tests".to_string() };
+        let expected = HeldBack { name: "broker".to_string(), features: "kafka/broker-tests".to_string() };
         assert_eq!(held_back_tests(metadata).unwrap(), [expected]);
         assert!(held_back_tests(r#"{"packages": []}"#).is_err());
     }

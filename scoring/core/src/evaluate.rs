@@ -30,7 +30,7 @@ pub struct WindowValues {
     pub count: u32,
     /// How many of `count` have a known amount. With none, sum, mean and maximum are not known.
     pub amounts: u32,
-    pub sum_minor: i128,
+    pub sum_minor: u64,
     pub max_minor: i64,
     pub distinct_merchants: u32,
     pub distinct_countries: u32,
@@ -60,7 +60,7 @@ impl WindowValues {
         self.count = self.count.saturating_add(1);
         if let Some(amount) = record.amount_base_minor {
             self.amounts = self.amounts.saturating_add(1);
-            self.sum_minor = self.sum_minor.saturating_add(i128::from(amount));
+            self.sum_minor = self.sum_minor.saturating_add(amount.unsigned_abs());
             self.max_minor = self.max_minor.max(amount);
         }
     }
@@ -68,7 +68,7 @@ impl WindowValues {
     fn add_pane(&mut self, pane: &Pane) {
         self.count = self.count.saturating_add(pane.attempts());
         self.amounts = self.amounts.saturating_add(pane.amounts());
-        self.sum_minor = self.sum_minor.saturating_add(i128::from(pane.sum_minor()));
+        self.sum_minor = self.sum_minor.saturating_add(pane.sum_minor());
         self.max_minor = self.max_minor.max(pane.max_minor());
         self.approximate = true;
     }
@@ -99,26 +99,28 @@ impl Evaluation {
 /// time, so each holds what the one before it holds, and what is older.
 pub fn evaluate(state: &EntityState, current: &Record, windows: &Windows) -> Evaluation {
     let through_ms = current.time_ms.saturating_add(windows.skew_ms());
-    let records = &state.records()[..state.records().partition_point(|record| record.time_ms <= through_ms)];
-    let mut inside = Inside::new(windows, current, records.len(), !state.panes().as_slice().is_empty());
-    let mut past = Past::new(state.profile(), current);
+    let events = state.events_through(through_ms);
+    let mut inside = Inside::new(windows, current, events.len(), !state.panes().as_slice().is_empty());
+    let mut past = Past::new(current);
     if current.is_attempt() {
         inside.add(current);
     }
     // The current event is taken from the caller even if it was recorded: a differing retry must not move it elsewhere.
-    for record in records.iter().rev().filter(|record| record.id != current.id) {
+    for slot in events.iter().rev().filter(|slot| slot.id() != current.id) {
+        let record = slot.record();
         inside.reach(record.time_ms);
-        past.note(record, inside.any_left());
+        past.note(&record, inside.any_left());
         if record.is_attempt() {
-            inside.add(record);
+            inside.add(&record);
         }
     }
     inside.reach(i64::MIN);
     let longest_after_ms = current.time_ms.saturating_sub(windows.longest().length_ms());
     let panes = state.panes().as_slice().iter().filter(|pane| pane.start_ms() <= through_ms && pane.last_ms() > longest_after_ms);
     panes.clone().for_each(|pane| past.note_pane(pane));
+    past.note_profile(state.profile());
     let windows = if state.is_lasting_only() { Vec::new() } else { inside.with_panes(panes) };
-    Evaluation { windows, history: past.history(state.profile()) }
+    Evaluation { windows, history: past.history() }
 }
 
 /// The windows, filled one after the other.
@@ -168,11 +170,10 @@ impl<'a> Inside<'a> {
         if !self.any_left() {
             return;
         }
-        let values = values_of(record);
         self.values.add(record);
-        self.distinct.note(values);
+        let new = self.distinct.note(values_of(record));
         if self.has_panes {
-            self.sketch.note(values);
+            self.sketch.note(new);
         }
     }
 

@@ -41,7 +41,7 @@ wire_enum! {
     DecisionState from DecisionState { Requested = Requested, Made = Made, NotNeeded = NotNeeded }
 }
 wire_enum! {
-    /// Who or what an event set belongs to.
+    /// Who or what events are kept of.
     EntityKind from EntityKind { User = User, Card = Card, Device = Device, Ip = Ip, Email = Email }
 }
 wire_enum! { Channel from Channel { Web = Web, App = App, InStore = InStore, Phone = Phone } }
@@ -149,7 +149,7 @@ pub struct Event {
     pub outcome: Option<Outcome>,
 }
 
-/// The identity of an event in every feature set: half of a SHA-256 over tenant, kind and transaction id. The kind is
+/// The identity of an event in everything that is kept of entities: half of a SHA-256 over tenant, kind and transaction id. The kind is
 /// part of it because an outcome carries the id of its attempt and must not replace it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity(pub [u8; 16]);

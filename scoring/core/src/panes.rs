@@ -167,6 +167,10 @@ impl Panes {
     }
 
     pub(crate) fn unite_one(&mut self, other: Pane) {
+        // As they are written: by time.
+        if self.0.last().is_none_or(|last| last.order() < other.order()) {
+            return self.0.push(other);
+        }
         let place = self.0.partition_point(|pane| pane.order() < other.order());
         match self.0.get_mut(place).filter(|pane| pane.order() == other.order()) {
             Some(pane) => pane.unite(&other),

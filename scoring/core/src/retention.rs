@@ -76,6 +76,25 @@ pub struct StateConfig {
 }
 
 impl StateConfig {
+    /// What is kept when nothing else is configured: the defaults, as far as they fit the windows.
+    pub fn fitting(windows: &Windows) -> Self {
+        let retention = Retention::default();
+        let longest_ms = windows.longest().length_ms();
+        let ms = |value: Duration| i64::try_from(value.as_millis()).unwrap_or(i64::MAX);
+        let horizon_ms = ms(retention.exact_horizon).min(longest_ms);
+        Self {
+            longest_ms,
+            skew_ms: windows.skew_ms(),
+            events_max: windows.events_max(),
+            horizon_ms,
+            exact_events: retention.exact_events.min(windows.events_max()),
+            pane_ms: ms(retention.pane),
+            read_margin_ms: ms(retention.read_margin).min(horizon_ms),
+            known_max: retention.known_max,
+            profile_ttl_ms: ms(retention.profile_ttl),
+        }
+    }
+
     /// # Errors
     /// When a value is out of bounds, or does not fit the windows.
     pub fn new(windows: &Windows, retention: Retention) -> Result<Self, InvalidRetention> {
@@ -157,6 +176,14 @@ mod tests {
         assert_eq!(config.horizon_at(100_000_000), 100_000_000 - 3_660_000);
         assert_eq!(config.ttl_ms(EntityKind::Ip), 86_400_000 + 500 + 600_000);
         assert_eq!(config.ttl_ms(EntityKind::User), 30 * 86_400_000);
+        assert_eq!(StateConfig::fitting(&Windows::default()), config);
+    }
+
+    #[test]
+    fn short_windows_and_small_caps_have_defaults_that_fit_them() {
+        let windows = Windows::new(vec!["10s".parse().unwrap()], Duration::ZERO, 4).unwrap();
+        let config = StateConfig::fitting(&windows);
+        assert_eq!((config.horizon_at(100_000), config.exact_events()), (80_000, 4));
     }
 
     #[test]

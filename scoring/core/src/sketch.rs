@@ -47,6 +47,11 @@ impl Sketch {
         self.0[byte] & bit != 0
     }
 
+    pub(crate) fn has_merchants(&self) -> bool {
+        let (first, bytes) = PLACES[0];
+        self.0[first..first + bytes].iter().any(|byte| *byte != 0)
+    }
+
     /// How many different values of each kind were noted.
     pub(crate) fn estimates(&self) -> [u32; KINDS] {
         PLACES.map(|(first, bytes)| {
@@ -65,38 +70,46 @@ fn rounded(value: f64) -> u32 {
     value.round() as u32
 }
 
-/// The byte and the bit of a value. Countries are numbers in a row, so all values are scattered alike first.
+/// The byte and the bit of a value. Stored bitmaps depend on it.
 fn bit_of((first, bytes): (usize, usize), value: u32) -> (usize, u8) {
-    let scattered = usize::try_from(scatter(value)).unwrap_or(0) % (bytes * 8);
-    (first + scattered / 8, 1 << (scattered % 8))
+    let place = scatter(value, bytes * 8);
+    (first + place / 8, 1 << (place % 8))
 }
 
-/// Fibonacci hashing: the high bits of the product depend on all bits of the value. Stored bitmaps depend on it.
-fn scatter(value: u32) -> u32 {
-    value.wrapping_mul(0x9e37_79b1) >> 8
+/// Fibonacci hashing onto `0..places`: countries are numbers in a row, so all values are scattered alike.
+fn scatter(value: u32, places: usize) -> usize {
+    let scattered = u64::from(value.wrapping_mul(0x9e37_79b1));
+    usize::try_from((scattered * u64::try_from(places).unwrap_or(0)) >> 32).unwrap_or(0)
 }
 
-/// Counts different values one by one: four open-addressing tables in one allocation.
+/// Counts different values one by one.
 pub(crate) struct Distinct {
-    /// 0 is a free place: 0 stands for "none" and is never counted.
-    tables: Vec<u32>,
-    size: usize,
+    /// Open addressing; 0 is a free place, because 0 stands for "none" and is never counted.
+    tables: [Vec<u32>; KINDS],
     counts: [u32; KINDS],
+    /// Most often the next value is the same again.
+    last: [u32; KINDS],
 }
 
 impl Distinct {
     /// For at most `values_max` values of each kind.
     pub(crate) fn with_room_for(values_max: usize) -> Self {
         let size = values_max.saturating_mul(2).next_power_of_two().max(2);
-        Self { tables: vec![0; size.saturating_mul(KINDS)], size, counts: [0; KINDS] }
+        Self { tables: std::array::from_fn(|_| vec![0; size]), counts: [0; KINDS], last: [0; KINDS] }
     }
 
-    pub(crate) fn note(&mut self, values: [u32; KINDS]) {
-        for (kind, (table, value)) in self.tables.chunks_exact_mut(self.size).zip(values).enumerate() {
-            if value != 0 && insert(table, value) {
-                self.counts[kind] = self.counts[kind].saturating_add(1);
+    /// Gives back the values that were not there yet, with 0 in the place of others.
+    pub(crate) fn note(&mut self, values: [u32; KINDS]) -> [u32; KINDS] {
+        std::array::from_fn(|kind| {
+            let value = values[kind];
+            if value == 0 || value == self.last[kind] {
+                return 0;
             }
-        }
+            self.last[kind] = value;
+            let new = insert(&mut self.tables[kind], value);
+            self.counts[kind] += u32::from(new);
+            if new { value } else { 0 }
+        })
     }
 
     pub(crate) fn counts(&self) -> [u32; KINDS] {
@@ -104,21 +117,19 @@ impl Distinct {
     }
 }
 
-/// Whether the value was not there. The table's length is a power of two, and it always has a free place.
+/// Whether the value was not there. The table always has a free place.
 fn insert(table: &mut [u32], value: u32) -> bool {
     let mask = table.len() - 1;
-    let mut place = usize::try_from(scatter(value)).unwrap_or(0) & mask;
-    for _ in 0..table.len() {
-        if table[place] == value {
-            return false;
+    let mut place = scatter(value, table.len());
+    loop {
+        let there = &mut table[place & mask];
+        if *there == value || *there == 0 {
+            let new = *there == 0;
+            *there = value;
+            return new;
         }
-        if table[place] == 0 {
-            table[place] = value;
-            return true;
-        }
-        place = (place + 1) & mask;
+        place += 1;
     }
-    false
 }
 
 #[cfg(test)]
@@ -183,8 +194,12 @@ mod tests {
         #[test]
         fn distinct_values_are_counted_exactly(values in prop::collection::vec(prop_oneof![0_u32..20, any::<u32>()], 1..200)) {
             let mut distinct = Distinct::with_room_for(values.len());
-            values.iter().for_each(|value| distinct.note([*value, 0, *value, 1]));
-            let expected = u32::try_from(values.iter().filter(|v| **v != 0).collect::<BTreeSet<_>>().len()).unwrap();
+            let mut seen = BTreeSet::new();
+            for value in &values {
+                let new = *value != 0 && seen.insert(*value);
+                prop_assert_eq!(distinct.note([*value, 0, *value, 1])[0], if new { *value } else { 0 });
+            }
+            let expected = u32::try_from(seen.len()).unwrap();
             prop_assert_eq!(distinct.counts(), [expected, 0, expected, 1]);
         }
     }

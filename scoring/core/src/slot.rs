@@ -7,8 +7,8 @@
 //! |---|---|
 //! | 0 | tag |
 //! | 1 to 10 | identity ([`RecordId`]) |
-//! | 11 to 22 | 96 bits, highest first: mark 1, kind 3, outcome 2, time 42 (ms), country 10 (0: none), amount 38 (0: not known, n + 1: n) |
-//! | 23 to 31 | 24 bits of hash each of merchant, card, device (0: none) |
+//! | 11 to 19 | 24 bits of hash each of merchant, card, device (0: none) |
+//! | 20 to 31 | 96 bits, highest first: mark 1, kind 3, outcome 2, time 42 (ms), country 10 (0: none), amount 38 (0: not known, n + 1: n) |
 //!
 //! Apart from the mark, a record has exactly one encoding. Slots come from a shared store and are untrusted: what no writer
 //! writes is not decoded, and nothing panics.
@@ -39,8 +39,9 @@ pub(crate) mod tag {
     pub(crate) const SATURATED: u8 = 0x31;
 }
 
-const BITS_AT: usize = 11;
-const HASHES_AT: usize = 23;
+const HASHES_AT: usize = 11;
+const BITS_AT: usize = 20;
+const AMOUNT_AT: usize = 28;
 const MARK: u8 = 0x80;
 const TIME_MASK: u64 = (1 << 42) - 1;
 
@@ -53,17 +54,17 @@ impl EventSlot {
     pub(crate) fn new(record: &Record, folded: bool) -> Self {
         let mut slot = [0; SLOT_BYTES];
         slot[0] = tag::EVENT;
-        slot[1..BITS_AT].copy_from_slice(&record.id.0);
+        slot[1..HASHES_AT].copy_from_slice(&record.id.0);
         let amount = record.amount_base_minor.map_or(0, |amount| amount.clamp(0, AMOUNT_BASE_MINOR_MAX).unsigned_abs() + 1);
-        let word = u64::from(folded) << 63
-            | kind_code(record.kind) << 60
-            | outcome_code(record.outcome) << 58
-            | record.time_ms.clamp(0, TIME_MS_MAX).unsigned_abs() << 16
-            | u64::from(record.country.map_or(0, Country::ordinal)) << 6
-            | amount >> 32;
-        slot[BITS_AT..BITS_AT + 8].copy_from_slice(&word.to_be_bytes());
-        slot[BITS_AT + 8..HASHES_AT].copy_from_slice(&amount.to_be_bytes()[4..]);
-        for (place, hash) in slot[HASHES_AT..].chunks_exact_mut(3).zip([record.merchant, record.card, record.device]) {
+        let word = (u64::from(folded) << 63)
+            | (kind_code(record.kind) << 60)
+            | (outcome_code(record.outcome) << 58)
+            | (record.time_ms.clamp(0, TIME_MS_MAX).unsigned_abs() << 16)
+            | (u64::from(record.country.map_or(0, Country::ordinal)) << 6)
+            | (amount >> 32);
+        slot[BITS_AT..AMOUNT_AT].copy_from_slice(&word.to_be_bytes());
+        slot[AMOUNT_AT..].copy_from_slice(&amount.to_be_bytes()[4..]);
+        for (place, hash) in slot[HASHES_AT..BITS_AT].chunks_exact_mut(3).zip([record.merchant, record.card, record.device]) {
             place.copy_from_slice(&hash.unwrap_or(0).to_be_bytes()[1..]);
         }
         Self(slot)
@@ -71,10 +72,7 @@ impl EventSlot {
 
     /// `None` when a field holds what no writer writes.
     pub(crate) fn read(slot: &SlotBytes) -> Option<Self> {
-        let slot = Self(*slot);
-        let word = slot.word();
-        let plausible = slot.0[0] == tag::EVENT && kind_of(word >> 60).is_some() && (word >> 6) & 0x3ff <= u64::from(Country::ORDINAL_MAX);
-        plausible.then_some(slot)
+        is_event(slot).then_some(Self(*slot))
     }
 
     pub(crate) fn bytes(&self) -> &SlotBytes {
@@ -82,15 +80,16 @@ impl EventSlot {
     }
 
     pub(crate) fn id(&self) -> RecordId {
-        RecordId(std::array::from_fn(|index| self.0[index + 1]))
+        id_of(&self.0)
     }
 
     pub(crate) fn time_ms(&self) -> i64 {
-        ((self.word() >> 16) & TIME_MASK).cast_signed()
+        time_ms_of(&self.0)
     }
 
-    pub(crate) fn order(&self) -> (i64, RecordId) {
-        (self.time_ms(), self.id())
+    /// By (time, id): the order in which an entity's records are kept, and of which the newest are kept.
+    pub(crate) fn in_order(&self, other: &Self) -> Ordering {
+        self.time_ms().cmp(&other.time_ms()).then_with(|| self.id().cmp(&other.id()))
     }
 
     pub(crate) fn is_folded(&self) -> bool {
@@ -101,8 +100,12 @@ impl EventSlot {
         mark_folded(&mut self.0);
     }
 
-    pub(crate) fn unmarked(mut self) -> Self {
+    pub(crate) fn unmark(&mut self) {
         self.0[BITS_AT] &= !MARK;
+    }
+
+    pub(crate) fn unmarked(mut self) -> Self {
+        self.unmark();
         self
     }
 
@@ -113,13 +116,15 @@ impl EventSlot {
     }
 
     /// Everything but mark and time.
-    fn content(&self) -> (u64, &[u8]) {
-        (self.word() & !(TIME_MASK << 16 | 1 << 63), &self.0[BITS_AT + 8..])
+    fn content(&self) -> (u64, &[u8], &[u8]) {
+        (word_of(&self.0) & !((TIME_MASK << 16) | (1 << 63)), &self.0[AMOUNT_AT..], &self.0[HASHES_AT..BITS_AT])
     }
 
+    // A copy of what has just been decoded would cost more than the decoding.
+    #[inline(always)]
     pub(crate) fn record(&self) -> Record {
-        let word = self.word();
-        let amount = (word & 0x3f) << 32 | u64::from(u32::from_be_bytes(bytes_at(&self.0, BITS_AT + 8)));
+        let word = word_of(&self.0);
+        let amount = ((word & 0x3f) << 32) | u64::from(u32::from_be_bytes(bytes_at(&self.0, AMOUNT_AT)));
         let hash = |at: usize| {
             let [high, middle, low] = bytes_at(&self.0, at);
             Some(u32::from_be_bytes([0, high, middle, low])).filter(|hash| *hash != 0)
@@ -137,11 +142,27 @@ impl EventSlot {
             country: u16::try_from((word >> 6) & 0x3ff).ok().and_then(Country::from_ordinal),
         }
     }
+}
 
-    /// Mark, kind, outcome, time, country and the highest bits of the amount.
-    fn word(&self) -> u64 {
-        u64::from_be_bytes(bytes_at(&self.0, BITS_AT))
-    }
+/// Whether these bytes are an event slot that decodes.
+pub(crate) fn is_event(slot: &SlotBytes) -> bool {
+    let word = word_of(slot);
+    slot[0] == tag::EVENT && kind_of(word >> 60).is_some() && (word >> 6) & 0x3ff <= u64::from(Country::ORDINAL_MAX)
+}
+
+/// Of an event slot.
+pub(crate) fn id_of(slot: &SlotBytes) -> RecordId {
+    RecordId(bytes_at(slot, 1))
+}
+
+/// Of an event slot.
+pub(crate) fn time_ms_of(slot: &SlotBytes) -> i64 {
+    ((word_of(slot) >> 16) & TIME_MASK).cast_signed()
+}
+
+/// Mark, kind, outcome, time, country and the highest bits of the amount.
+fn word_of(slot: &SlotBytes) -> u64 {
+    u64::from_be_bytes(bytes_at(slot, BITS_AT))
 }
 
 impl Record {
@@ -233,7 +254,7 @@ mod tests {
         record.id = RecordId([0xaa; 10]);
         record.merchant = Some(0x02_0304);
         let slot = hex::encode(EventSlot::new(&record, true).0);
-        assert_eq!(slot, "01aaaaaaaaaaaaaaaaaaaa918bcfe56800250000000870020304020202030303");
+        assert_eq!(slot, "01aaaaaaaaaaaaaaaaaaaa020304020202030303918bcfe56800250000000870");
         assert_eq!(EventSlot::new(&record, true).unmarked().0, record.slot());
     }
 
@@ -253,7 +274,7 @@ mod tests {
         fn every_record_reads_back(record in any_record(), folded: bool) {
             let slot = EventSlot::new(&record, folded);
             let read = EventSlot::read(slot.bytes()).unwrap();
-            prop_assert_eq!((read.record(), read.is_folded(), read.order()), (record, folded, (record.time_ms, record.id)));
+            prop_assert_eq!((read.record(), read.is_folded(), read.time_ms(), read.id()), (record, folded, record.time_ms, record.id));
         }
 
         #[test]

@@ -8,7 +8,7 @@
 //! how often, as long as it is not [saturated](EntityState::saturated), and apart from records that were folded into a pane
 //! and come again (the positions in the logs, stored with the values, prevent that). Any bytes can be read.
 
-use crate::{event::EntityKind, panes::Panes, profile::Profile, record::Record};
+use crate::{event::EntityKind, panes::Panes, profile::Profile, record::Record, slot::EventSlot};
 
 mod fast;
 mod fold;
@@ -34,7 +34,8 @@ pub fn append_bytes_max(events_max: usize) -> usize {
 /// An entity's value, read.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct EntityState {
-    records: Vec<Record>,
+    /// One of each identity, by (time, id), all without a mark: readers do not care who wrote them.
+    events: Vec<EventSlot>,
     panes: Panes,
     profile: Profile,
     saturated_through_ms: Option<i64>,
@@ -47,8 +48,9 @@ impl EntityState {
     pub fn parse(value: &[u8], events_max: usize) -> Self {
         let mut parts = Parts::read(value);
         parts.cap(events_max);
+        parts.events.iter_mut().for_each(EventSlot::unmark);
         Self {
-            records: parts.events.iter().map(|slot| slot.record()).collect(),
+            events: parts.events,
             panes: parts.panes,
             profile: parts.profile,
             saturated_through_ms: parts.saturated_through_ms,
@@ -58,8 +60,13 @@ impl EntityState {
     }
 
     /// The exact part: one of each identity, by (time, id).
-    pub fn records(&self) -> &[Record] {
-        &self.records
+    pub fn records(&self) -> impl DoubleEndedIterator<Item = Record> + ExactSizeIterator {
+        self.events.iter().map(EventSlot::record)
+    }
+
+    /// The records up to and including a time, not decoded yet.
+    pub(crate) fn events_through(&self, time_ms: i64) -> &[EventSlot] {
+        &self.events[..self.events.partition_point(|slot| slot.time_ms() <= time_ms)]
     }
 
     /// Attempts that are not among the records any more.

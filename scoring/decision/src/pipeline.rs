@@ -292,6 +292,12 @@ impl Pipeline {
         self.parts.freshness.follow(store, self.parts.settings.staleness, &self.parts.metrics, &self.parts.clock).await;
     }
 
+    /// Tells the processes after this one who is asked for most.
+    pub async fn write_hot_list(&self) {
+        let FeatureStore::Redis(store) = &self.parts.store else { return };
+        store.write_hot_list().await;
+    }
+
     /// Once a second.
     pub fn tick(&self) {
         let rules = self.parts.rules.current();

@@ -78,6 +78,10 @@ pub async fn start(pipeline: Arc<Pipeline>, registry: Registry, listen: &Listen,
         let (pipeline, stop) = (pipeline.clone(), stop_admin.clone());
         async move { stop.run_until_cancelled(pipeline.follow_freshness()).await }
     });
+    tokio::spawn({
+        let (pipeline, stop) = (pipeline.clone(), stop_admin.clone());
+        async move { stop.run_until_cancelled(pipeline.write_hot_list()).await }
+    });
     Ok(Serving { addresses, service, pipeline, ports, admin, ending, stop_ports, stop_admin })
 }
 

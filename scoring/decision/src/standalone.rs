@@ -77,7 +77,7 @@ pub fn assemble(registry: &mut Registry) -> anyhow::Result<Pipeline> {
         rates: Rates::new(&currency.base, "", [])?,
         // Every event goes through this process: nothing can be missing.
         freshness: FreshnessWatch::complete(&windows),
-        store: FeatureStore::Memory(MemoryStore::new(windows, ENTITIES_MAX)),
+        store: FeatureStore::Memory(MemoryStore::new(&windows, ENTITIES_MAX)),
         rules: RulesWatch::fixed(rules),
         engine: Engine::InProcess(ModelSlot::loaded(full)),
         light: Some(ModelSlot::loaded(light)),

@@ -138,24 +138,16 @@ impl FeaturesConfig {
 }
 
 impl RetentionConfig {
-    /// The retention of the default configuration, as far as smaller windows leave room for it.
+    /// When nothing is configured, the defaults as far as they fit the windows.
     ///
     /// # Errors
     /// When a value is out of bounds, or does not fit the windows.
     pub fn state_config(&self, windows: &Windows) -> Result<StateConfig, InvalidRetention> {
-        let longest = Duration::from_millis(windows.longest().length_ms().unsigned_abs());
-        let default = Self::default();
-        let (horizon, events) = (self.exact_horizon, self.exact_events);
-        let exact_horizon = if horizon == default.exact_horizon { horizon.min(longest) } else { horizon };
-        let retention = Retention {
-            exact_horizon,
-            exact_events: if events == default.exact_events { events.min(windows.events_max()) } else { events },
-            pane: self.pane,
-            read_margin: self.read_margin.min(exact_horizon),
-            known_max: self.known_max,
-            profile_ttl: self.profile_ttl,
-        };
-        StateConfig::new(windows, retention)
+        if *self == Self::default() {
+            return Ok(StateConfig::fitting(windows));
+        }
+        let Self { exact_horizon, exact_events, pane, read_margin, known_max, profile_ttl } = *self;
+        StateConfig::new(windows, Retention { exact_horizon, exact_events, pane, read_margin, known_max, profile_ttl })
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct Health {
     breaker: Breaker,
     slow: SlowAnswers,
     budget: HedgeBudget,
+    /// Of the connection on which the breaker knows the shard.
+    connection: u64,
 }
 
 /// What to do with a question.
@@ -36,7 +38,12 @@ pub(crate) enum Outcome {
 }
 
 impl Health {
-    pub(crate) fn admit(&mut self, now: Instant) -> Admission {
+    /// `connection`: another number for each connection. A shard that has just greeted us is no longer what it was.
+    pub(crate) fn admit(&mut self, connection: u64, now: Instant) -> Admission {
+        if self.connection != connection {
+            self.connection = connection;
+            self.breaker = Breaker::default();
+        }
         self.budget.note_request();
         match self.breaker.admit(now) {
             BreakerState::Closed => Admission::Ask { hedge_after: self.slow.threshold() },
@@ -76,7 +83,7 @@ mod tests {
     fn practised() -> Health {
         let (mut health, now) = (Health::default(), Instant::now());
         for _ in 0..2_000 {
-            health.admit(now);
+            health.admit(1, now);
             health.note(Outcome::Answered(MS), now, 0.5);
         }
         health
@@ -85,21 +92,23 @@ mod tests {
     #[test]
     fn a_shard_that_is_known_may_be_hedged_and_a_sick_one_is_spared_and_never_hedged() {
         let (mut health, now) = (practised(), Instant::now());
-        assert!(matches!(health.admit(now), Admission::Ask { hedge_after: Some(after) } if after >= MS));
+        assert!(matches!(health.admit(1, now), Admission::Ask { hedge_after: Some(after) } if after >= MS));
         assert!(health.may_hedge());
         (0..32).for_each(|_| health.note(Outcome::TimedOut, now, 0.5));
-        assert_eq!((health.admit(now), health.breaker()), (Admission::Spare, BreakerState::Open));
+        assert_eq!((health.admit(1, now), health.breaker()), (Admission::Spare, BreakerState::Open));
         assert!(!health.may_hedge());
         // After a while it is asked again, by few and without hedges.
         let later = now + Duration::from_secs(1);
-        assert_eq!(health.admit(later), Admission::Ask { hedge_after: None });
+        assert_eq!(health.admit(1, later), Admission::Ask { hedge_after: None });
         assert!(!health.may_hedge());
+        // On a new connection it is trusted again.
+        assert!(matches!(health.admit(2, later), Admission::Ask { hedge_after: Some(_) }));
     }
 
     #[test]
     fn before_anything_is_known_nothing_is_hedged() {
         let mut health = Health::default();
-        assert_eq!(health.admit(Instant::now()), Admission::Ask { hedge_after: None });
+        assert_eq!(health.admit(1, Instant::now()), Admission::Ask { hedge_after: None });
         assert!(!health.may_hedge());
     }
 }

@@ -51,7 +51,13 @@ impl Link {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        self.shared.lock().connection.is_some()
+        self.connection_number().is_some()
+    }
+
+    /// Another one for each connection; `None` while there is none.
+    pub(crate) fn connection_number(&self) -> Option<u64> {
+        let state = self.shared.lock();
+        state.connection.is_some().then_some(state.generation)
     }
 
     /// Sends a request and gives one answer a command, errors among them, unless the connection is gone or the deadline

@@ -31,8 +31,14 @@ pub struct RedisStore {
     pub(crate) windows: Windows,
     pub(crate) state: StateConfig,
     pub(crate) metrics: FeatureMetrics,
-    config: RedisConfig,
+    config: Box<RedisConfig>,
     shards: RwLock<Arc<Shards>>,
+    remembered: Box<Remembered>,
+}
+
+/// What this process has learned of entities.
+#[derive(Default)]
+struct Remembered {
     over_long: Mutex<OverLong>,
     hot: Mutex<HotProfiles>,
 }
@@ -45,7 +51,7 @@ impl RedisStore {
     pub fn start(config: StoreConfig, metrics: FeatureMetrics, plan: &PlanView) -> Result<Self, UnusablePlan> {
         let StoreConfig { windows, state, redis } = config;
         let shards = RwLock::new(Arc::new(Shards::of(plan, None, &redis, &metrics)?));
-        Ok(Self { windows, state, metrics, config: redis, shards, over_long: Mutex::default(), hot: Mutex::default() })
+        Ok(Self { windows, state, metrics, config: Box::new(redis), shards, remembered: Box::default() })
     }
 
     /// Follows a changed plan: role, slots and addresses, all at once. Round trips that are under way finish on the former.
@@ -82,11 +88,11 @@ impl RedisStore {
     }
 
     pub(crate) fn hot(&self) -> MutexGuard<'_, HotProfiles> {
-        self.hot.lock().unwrap_or_else(PoisonError::into_inner)
+        self.remembered.hot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn over_long(&self) -> MutexGuard<'_, OverLong> {
-        self.over_long.lock().unwrap_or_else(PoisonError::into_inner)
+        self.remembered.over_long.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// See [`FeatureStore::record_and_read`](crate::FeatureStore::record_and_read). Reads only, where the plan does not let

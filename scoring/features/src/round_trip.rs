@@ -60,12 +60,11 @@ impl RoundTrip<'_> {
 
     /// A shard to which there is no connection is spared, and that is no news for its breaker.
     fn admit(&self) -> Admission {
-        let link = self.link();
-        if !link.is_up() {
-            self.metrics.failure(self.shard.index, Failure::Disconnected.cause());
+        let Some(connection) = self.link().connection_number() else {
+            self.metrics.failure(self.shard.index, Cause::Disconnected);
             return Admission::Spare;
-        }
-        self.shard.health().admit(std::time::Instant::now())
+        };
+        self.shard.health().admit(connection, std::time::Instant::now())
     }
 
     fn link(&self) -> &Link {

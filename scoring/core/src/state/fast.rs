@@ -4,8 +4,7 @@
 use super::{Additions, Folded, StateConfig, unique::Places};
 use crate::{
     panes::Pane,
-    record::RecordId,
-    slot::{EventSlot, SLOT_BYTES, SlotBytes, bytes_at, mark_folded, tag, time_of},
+    slot::{EventSlot, SLOT_BYTES, SlotBytes, bytes_at, id_of, is_event, mark_folded, tag, time_ms_of, time_of},
 };
 
 /// With more records a value is rather taken apart.
@@ -29,7 +28,7 @@ pub(super) fn mark_in_place(value: &mut [u8], additions: Additions<'_>, now_ms: 
     let mut wanted = [0; RECORDS_MAX];
     for (place, record) in wanted.iter_mut().zip(additions.records) {
         let slot = EventSlot::new(record, false);
-        *place = events.iter().position(|event| event[1..11] == record.id.0)?;
+        *place = events.iter().position(|event| id_of(event) == record.id)?;
         let same = EventSlot::read(&events[*place]).is_some_and(|event| event.unmarked() == slot);
         if !same || expired(record.time_ms) {
             return None;
@@ -59,18 +58,17 @@ fn head_stays(head: &[SlotBytes], now_ms: i64, config: &StateConfig) -> bool {
 
 /// Whether these are records only, one of each identity and in order, with none to leave.
 fn events_stay(events: &[SlotBytes], now_ms: i64, config: &StateConfig) -> bool {
-    let oldest_ms = events.first().and_then(EventSlot::read).map_or(i64::MIN, |slot| slot.time_ms());
+    let oldest_ms = events.first().map_or(i64::MIN, time_ms_of);
     let young = oldest_ms > config.horizon_at(now_ms) || events.len() <= config.exact_events();
     if !young || oldest_ms <= config.expired_at(now_ms) || events.len() > config.events_max() {
         return false;
     }
     let mut places = Places::with_room_for(events.len());
-    let mut before: Option<(i64, RecordId)> = None;
+    let mut before_ms = i64::MIN;
     events.iter().enumerate().all(|(place, event)| {
-        let Some(slot) = EventSlot::read(event) else { return false };
-        let order = slot.order();
-        let rising = before.is_none_or(|before| before < order);
-        before = Some(order);
-        rising && places.find_or_set(order.1, place, |place| RecordId(bytes_at(&events[place], 1))).is_none()
+        let (time_ms, id) = (time_ms_of(event), id_of(event));
+        let rising = before_ms < time_ms || (before_ms == time_ms && place > 0 && id_of(&events[place - 1]) < id);
+        before_ms = time_ms;
+        rising && is_event(event) && places.find_or_set(id, place, |place| id_of(&events[place])).is_none()
     })
 }

@@ -23,7 +23,7 @@ pub(super) struct Parts {
     pub(super) panes: Panes,
     /// Of tags that this version does not know: kept as they are, so that an older builder does not undo a newer one.
     unknown: Vec<SlotBytes>,
-    /// By (time, id) once [`Parts::sort`] was called.
+    /// By (time, id).
     pub(super) events: Vec<EventSlot>,
     pub(super) unreadable: u32,
 }
@@ -100,8 +100,8 @@ impl Parts {
     pub(super) fn take_events(&mut self, unique: Unique) {
         self.events = unique.slots;
         // The builder's part is in order, and what was appended nearly is: a stable sort finds such runs.
-        if !self.events.is_sorted_by(|a, b| in_order(a, b) == Ordering::Less) {
-            self.events.sort_by(in_order);
+        if !self.events.is_sorted_by(|a, b| a.in_order(b) == Ordering::Less) {
+            self.events.sort_by(EventSlot::in_order);
         }
     }
 
@@ -140,8 +140,4 @@ impl Parts {
         self.events.iter().for_each(|slot| value.extend_from_slice(slot.bytes()));
         value
     }
-}
-
-fn in_order(a: &EventSlot, b: &EventSlot) -> Ordering {
-    a.order().cmp(&b.order())
 }

@@ -21,13 +21,13 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn with_room_for(count: usize) -> Self {
-        Self { table: vec![0; count.saturating_mul(2).next_power_of_two().max(2)] }
+        Self { table: vec![0; count.saturating_mul(4).next_power_of_two().max(2)] }
     }
 
     /// The place of the identity; if it has none, it gets `place`.
     pub(super) fn find_or_set(&mut self, id: RecordId, place: usize, id_at: impl Fn(usize) -> RecordId) -> Option<usize> {
         let mask = self.table.len() - 1;
-        let mut at = usize::from(u16::from_be_bytes([id.0[8], id.0[9]])) | usize::from(id.0[7]) << 16;
+        let mut at = usize::from(u16::from_be_bytes([id.0[8], id.0[9]])) | (usize::from(id.0[7]) << 16);
         loop {
             at &= mask;
             match usize::try_from(self.table[at]).unwrap_or(0).checked_sub(1) {

@@ -38,6 +38,7 @@ impl Pipeline {
             }
             sleep(PAUSE).await;
         }
+        store.read_hot_list(until.saturating_duration_since(Instant::now())).await;
         true
     }
 

@@ -91,7 +91,7 @@ pub(crate) fn parts(engine: Engine) -> Parts {
         plan: PlanWatch::fixed(plan("us-east")),
         key: PiiKey::new("k1", &[7; 32]).unwrap(),
         rates: Rates::new("USD", "2026-11-20", [("EUR", "1.10")]).unwrap(),
-        store: FeatureStore::Memory(MemoryStore::new(windows.clone(), 10_000)),
+        store: FeatureStore::Memory(MemoryStore::new(&windows, 10_000)),
         full_schema: Arc::new(FeatureSchema::full(&windows)),
         light_schema: Arc::new(FeatureSchema::light(&windows)),
         rules: rules("rules: []"),

@@ -3,15 +3,27 @@
 #![allow(dead_code)]
 
 use std::{
+    collections::BTreeSet,
     net::TcpListener,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use domain::{Epoch, HostPort, PipelineName, PlanView, RegionName, RegionRole, Revision, ShardAddress, SlotMap, Step};
+use prometheus_client::registry::Registry;
 use redis::FromRedisValue;
-use scoring_core::event::{DecisionState, EntityId, EntityKind, Event, EventKind, Merchant, Money};
-use scoring_features::RedisConfig;
+use scoring_core::{
+    event::{DecisionState, EntityId, EntityKind, Event, EventKind, Merchant, Money},
+    key::entity_key,
+    windows::Windows,
+};
+use scoring_features::{
+    FeatureMetrics, FeatureRead, LogPart, LogPartition, LogParts, Positions, RedisConfig, RedisStore, RetentionConfig, StoreConfig,
+};
+use tokio::time::Instant;
+
+pub(crate) const NOW: i64 = 1_700_000_000_000;
+pub(crate) const WITHIN: Duration = Duration::from_secs(5);
 
 /// One process with its folder; ends when dropped.
 pub(crate) struct Redis {
@@ -65,6 +77,24 @@ impl Redis {
         command.query(&mut self.client().get_connection().unwrap()).unwrap()
     }
 
+    /// The same with words of any bytes.
+    pub(crate) fn ask_bytes<T: FromRedisValue>(&self, words: &[&[u8]]) -> T {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        command.query(&mut self.client().get_connection().unwrap()).unwrap()
+    }
+
+    /// Makes this process a replica that has everything of `primary`.
+    pub(crate) fn replicate(&self, primary: &Self) {
+        self.ask::<()>(&format!("REPLICAOF 127.0.0.1 {}", primary.port));
+        let up = || self.ask::<String>("INFO replication").contains("master_link_status:up");
+        while !up() || self.ask::<u64>("DBSIZE") < primary.ask::<u64>("DBSIZE") {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn address(&self) -> HostPort {
         HostPort { host: "127.0.0.1".into(), port: self.port }
     }
@@ -109,8 +139,90 @@ pub(crate) fn plan(epoch: u64, role: RegionRole, shards: &[HostPort]) -> PlanVie
     }
 }
 
-pub(crate) fn config() -> RedisConfig {
-    RedisConfig { silence_max: Duration::from_millis(200), ..RedisConfig::default() }
+/// The same, with a replica for each shard.
+pub(crate) fn plan_with_replicas(epoch: u64, shards: &[(HostPort, HostPort)]) -> PlanView {
+    let primaries: Vec<HostPort> = shards.iter().map(|(primary, _)| primary.clone()).collect();
+    let mut plan = plan(epoch, RegionRole::Active, &primaries);
+    for (address, (_, replica)) in plan.shards.iter_mut().zip(shards) {
+        address.replicas = vec![replica.clone()];
+    }
+    plan
+}
+
+pub(crate) fn config() -> StoreConfig {
+    config_of(Windows::default(), RetentionConfig::default())
+}
+
+pub(crate) fn config_of(windows: Windows, retention: RetentionConfig) -> StoreConfig {
+    let redis = RedisConfig { silence_max: Duration::from_millis(200), ..RedisConfig::default() };
+    StoreConfig { state: retention.state_config(&windows).unwrap(), windows, redis }
+}
+
+pub(crate) fn store(epoch: u64, role: RegionRole, addresses: &[HostPort]) -> RedisStore {
+    store_of(&plan(epoch, role, addresses))
+}
+
+pub(crate) fn store_of(plan: &PlanView) -> RedisStore {
+    RedisStore::start(config(), FeatureMetrics::default(), plan).unwrap()
+}
+
+/// A store with figures, and what shows them.
+pub(crate) fn measured_store(plan: &PlanView) -> (RedisStore, Registry) {
+    let mut registry = Registry::default();
+    let metrics = FeatureMetrics::register(&mut registry);
+    (RedisStore::start(config(), metrics, plan).unwrap(), registry)
+}
+
+/// A figure; 0 when nothing has been counted yet.
+pub(crate) fn figure(registry: &Registry, line: &str) -> f64 {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    let found = text.lines().find_map(|shown| shown.strip_prefix("feature_store_")?.strip_prefix(line));
+    found.map_or(0.0, |value| value.trim().parse().unwrap())
+}
+
+pub(crate) async fn connected(store: &RedisStore) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !store.disconnected().is_empty() {
+        assert!(Instant::now() < limit, "shards {:?} stay disconnected", store.disconnected());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub(crate) fn in_time() -> Instant {
+    Instant::now() + WITHIN
+}
+
+pub(crate) fn log(partition: i32) -> LogPartition {
+    LogPartition { cluster_id: "c".into(), topic: "fraud.events.raw".into(), partition }
+}
+
+pub(crate) fn position(partition: i32, next: i64) -> Positions {
+    [(log(partition), next)].into_iter().collect()
+}
+
+/// One partition's part of a log: `events` from `from` on, one after the other.
+pub(crate) fn part(partition: i32, from: i64, events: &[Event]) -> LogParts {
+    let events: Vec<(i64, Event)> = (from..).zip(events.iter().cloned()).collect();
+    let next = from + i64::try_from(events.len()).unwrap();
+    let from = (from > 0).then_some(from);
+    [(log(partition), LogPart { from, next, events, profiles: vec![] })].into_iter().collect()
+}
+
+pub(crate) fn nobody() -> BTreeSet<(EntityKind, EntityId)> {
+    BTreeSet::new()
+}
+
+pub(crate) fn cards(event: &Event) -> BTreeSet<(EntityKind, EntityId)> {
+    event.entities.iter().filter(|(kind, _)| *kind == EntityKind::Card).collect()
+}
+
+pub(crate) fn key_of(event: &Event, kind: EntityKind) -> [u8; 19] {
+    entity_key(kind, event.entities.get(kind).unwrap())
+}
+
+pub(crate) fn records(read: &FeatureRead, kind: EntityKind) -> usize {
+    read.states.get(kind).unwrap().records().len()
 }
 
 /// A payment of one customer: `who` names all entities.
