@@ -9,8 +9,9 @@ use domain::{Epoch, HostPort, PipelineName, PlanView, RegionName, RegionRole, Re
 use scoring_core::decide::FeatureState;
 use scoring_core::event::Event;
 use scoring_core::schema::FeatureSchema;
+use scoring_core::state::StateConfig;
 use scoring_core::windows::Windows;
-use scoring_features::{FeatureMetrics, LogPartition, Positions, RedisConfig, RedisStore};
+use scoring_features::{FeatureMetrics, LogPart, LogPartition, LogParts, RedisConfig, RedisStore, StoreConfig};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -40,7 +41,8 @@ impl Ours {
         let windows = Windows::default();
         let schema = FeatureSchema::full(&windows);
         let card_count_place = schema.names().position(|name| name == "card_count_1m").context("the schema has no card_count_1m")?;
-        let store = RedisStore::start(RedisConfig::default(), windows, FeatureMetrics::default(), &plan(port)?)?;
+        let config = StoreConfig { state: StateConfig::fitting(&windows), windows, redis: RedisConfig::default() };
+        let store = RedisStore::start(config, FeatureMetrics::default(), &plan(port)?)?;
         let give_up = Instant::now() + CONNECTED_WITHIN;
         while !store.disconnected().is_empty() {
             if Instant::now() > give_up {
@@ -56,13 +58,18 @@ impl Ours {
     /// # Errors
     /// When Redis does not take them.
     pub async fn fold(&self, events: &[Event], now_ms: i64) -> Result<()> {
-        let next = {
+        let count = i64::try_from(events.len())?;
+        let from = {
             let mut folded = self.folded.lock().unwrap_or_else(PoisonError::into_inner);
-            *folded += i64::try_from(events.len())?;
-            *folded
+            *folded += count;
+            *folded - count
         };
         let partition = LogPartition { cluster_id: "bench".to_string(), topic: "events".to_string(), partition: 0 };
-        self.store.fold(events, &Positions::from([(partition, next)]), &BTreeSet::new(), now_ms, FOLDED_WITHIN).await?;
+        let events = (from..).zip(events.iter().cloned()).collect();
+        // The log has a beginning that no shard has folded yet.
+        let begins = (from > 0).then_some(from);
+        let part = LogPart { from: begins, next: from + count, events, profiles: Vec::new() };
+        self.store.fold(&LogParts::from([(partition, part)]), &BTreeSet::new(), now_ms, FOLDED_WITHIN).await?;
         Ok(())
     }
 }
@@ -85,7 +92,7 @@ impl Contender for Ours {
         if read.state() != FeatureState::Whole {
             bail!("the read is {:?}", read.state());
         }
-        let vector = self.schema.assemble(payment, &read.sets);
+        let vector = self.schema.assemble(payment, &read.states);
         count(vector.values()[self.card_count_place])
     }
 }
