@@ -76,7 +76,7 @@ impl Stores {
 
 /// What a read tells of each entity. In memory there is no log to wait for, so what leaves the records is in the profile sooner.
 fn told(read: &FeatureRead) -> (FeatureState, Vec<(EntityKind, Vec<Record>, Option<i64>)>) {
-    let of = |(kind, state): (EntityKind, &EntityState)| (kind, state.records().to_vec(), state.saturated_through_ms());
+    let of = |(kind, state): (EntityKind, &EntityState)| (kind, state.records().collect(), state.saturated_through_ms());
     (read.state(), read.states.iter().map(of).collect())
 }
 
@@ -119,7 +119,7 @@ fn an_entity_beyond_its_cap_keeps_the_newest_and_says_so() {
         assert_eq!(read.saturated().count() > 0, n >= 4, "{n}");
     }
     let read = stores.agree(&payment("t-9", 1, NOW + 9));
-    let times: Vec<i64> = read.states.get(EntityKind::Card).unwrap().records().iter().map(|r| r.time_ms - NOW).collect();
+    let times: Vec<i64> = read.states.get(EntityKind::Card).unwrap().records().map(|r| r.time_ms - NOW).collect();
     assert_eq!(times, [2, 3, 4, 9]);
 }
 

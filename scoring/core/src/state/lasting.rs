@@ -7,7 +7,7 @@ impl EntityState {
     #[must_use]
     pub fn lasting(&self, config: &StateConfig) -> Self {
         let mut profile = self.profile.clone();
-        self.records.iter().for_each(|record| profile.add(record, config.known_max()));
+        self.records().for_each(|record| profile.add(&record, config.known_max()));
         Self { profile, lasting_only: true, ..Self::default() }
     }
 
