@@ -39,7 +39,7 @@ pub struct Contract {
 #[derive(Debug, Clone, Copy)]
 pub struct CaseContract {
     pub case: &'static str,
-    /// Ours must have each of them.
+    /// Ours must have each of them, and these are compared with the peers. Figures beyond them only explain.
     pub keys: &'static [&'static str],
 }
 
@@ -48,38 +48,46 @@ const UNITS: &[&str] = &["ms", "us", "s", "bytes", "mb", "mib", "ratio", "share"
 /// Ends of keys of which more is better; of all others less is.
 const MORE_IS_BETTER: &[&str] = &["_per_s", "_per_cpu_s", "_ratio"];
 
-impl Case {
-    /// Ratios are computed here, so that no benchmark computes them differently. A key that no peer has, or for which the best peer has 0, has none.
-    pub fn new(case: &str, ours: Figures, peers: BTreeMap<String, Figures>) -> Self {
-        let ratio = |(key, value): (&String, &f64)| {
-            let best = best(key, peers.values().filter_map(|figures| figures.get(key).copied()))?;
-            (best != 0.0).then(|| (key.clone(), value / best))
-        };
-        let ratios = ours.iter().filter_map(ratio).collect();
-        Self { case: case.to_string(), ours, peers, ratios }
-    }
-}
-
 fn best(key: &str, values: impl Iterator<Item = f64>) -> Option<f64> {
     let more_is_better = MORE_IS_BETTER.iter().any(|end| key.ends_with(end));
     values.reduce(|best, value| if more_is_better { best.max(value) } else { best.min(value) })
 }
 
 impl Contract {
+    /// A case with its ratios, which are computed here so that no benchmark computes them differently. A key that no peer has, or for which the best peer has
+    /// 0, has none.
+    ///
+    /// # Errors
+    /// When the case would be refused by [`Contract::write`].
+    pub fn case(&self, name: &str, ours: Figures, peers: BTreeMap<String, Figures>) -> Result<Case> {
+        let ratio = |key: &&str| {
+            let best = best(key, peers.values().filter_map(|figures| figures.get(*key).copied())).filter(|best| *best != 0.0)?;
+            Some(((*key).to_string(), ours.get(*key)? / best))
+        };
+        let ratios = self.find(name)?.keys.iter().filter_map(ratio).collect();
+        let case = Case { case: name.to_string(), ours, peers, ratios };
+        self.check(&case)?;
+        Ok(case)
+    }
+
+    fn find(&self, name: &str) -> Result<&CaseContract> {
+        self.cases.iter().find(|known| known.case == name).with_context(|| {
+            let known: Vec<&str> = self.cases.iter().map(|known| known.case).collect();
+            format!("benchmark {} has no case {name}: it has {}", self.name, known.join(", "))
+        })
+    }
+
     /// # Errors
     /// When the case or a peer is not known, a key that ours must have is missing, a key has no unit, or a figure is no number.
     pub fn check(&self, case: &Case) -> Result<()> {
-        let Some(contract) = self.cases.iter().find(|known| known.case == case.case) else {
-            let known: Vec<&str> = self.cases.iter().map(|known| known.case).collect();
-            bail!("benchmark {} has no case {}: it has {}", self.name, case.case, known.join(", "));
-        };
+        let contract = self.find(&case.case)?;
         if let Some(key) = contract.keys.iter().find(|key| !case.ours.contains_key(**key)) {
             bail!("case {} lacks {key}, which readers of {}.json rely on", case.case, self.name);
         }
         if let Some(peer) = case.peers.keys().find(|peer| !self.peers.contains(&peer.as_str())) {
             bail!("case {} has a peer {peer}: {}.json knows {}", case.case, self.name, self.peers.join(", "));
         }
-        for (key, value) in case.peers.values().chain([&case.ours, &case.ratios]).flatten() {
+        for (key, value) in case.peers.values().chain([&case.ours]).flatten() {
             if !contract.keys.contains(&key.as_str()) && !has_unit(key) {
                 bail!("case {}: the key {key} does not say its unit: end it with one of {}", case.case, UNITS.join(", "));
             }
@@ -139,15 +147,19 @@ mod tests {
     const CONTRACT: Contract = Contract {
         name: "mirror",
         peers: &["old", "older"],
-        cases: &[CaseContract { case: "small", keys: &["p99_ms", "lost"] }, CaseContract { case: "large", keys: &["p99_ms"] }],
+        cases: &[
+            CaseContract { case: "small", keys: &["p99_ms", "lost"] },
+            CaseContract { case: "large", keys: &["p99_ms"] },
+            CaseContract { case: "fast", keys: &["p99_ms", "mb_per_s", "rss_mb"] },
+        ],
     };
 
     fn figures(list: &[(&str, f64)]) -> Figures {
         list.iter().map(|(key, value)| ((*key).to_string(), *value)).collect()
     }
 
-    fn case(name: &str, ours: &[(&str, f64)]) -> Case {
-        Case::new(name, figures(ours), BTreeMap::new())
+    fn case(name: &str, ours: &[(&str, f64)]) -> Result<Case> {
+        CONTRACT.case(name, figures(ours), BTreeMap::new())
     }
 
     fn machine() -> Machine {
@@ -157,29 +169,30 @@ mod tests {
     #[test]
     fn ours_is_compared_with_the_peer_that_is_best_at_that_figure() {
         let peers = BTreeMap::from([
-            ("old".to_string(), figures(&[("p99_ms", 4.0), ("mb_per_s", 10.0), ("rss_mb", 0.0)])),
+            ("old".to_string(), figures(&[("p99_ms", 4.0), ("mb_per_s", 10.0), ("rss_mb", 0.0), ("measured_s", 3.0)])),
             ("older".to_string(), figures(&[("p99_ms", 8.0), ("mb_per_s", 40.0)])),
         ]);
-        let ours = figures(&[("p99_ms", 2.0), ("mb_per_s", 20.0), ("rss_mb", 3.0), ("only_ours_ms", 1.0)]);
-        assert_eq!(Case::new("small", ours, peers).ratios, figures(&[("p99_ms", 0.5), ("mb_per_s", 0.5)]));
+        let ours = figures(&[("p99_ms", 2.0), ("mb_per_s", 20.0), ("rss_mb", 3.0), ("measured_s", 3.0)]);
+        assert_eq!(CONTRACT.case("fast", ours, peers).unwrap().ratios, figures(&[("p99_ms", 0.5), ("mb_per_s", 0.5)]));
     }
 
     #[test]
     fn a_result_that_readers_could_not_use_is_refused() {
-        let problem = |case: &Case| CONTRACT.check(case).unwrap_err().to_string();
-        assert!(problem(&case("medium", &[])).contains("it has small, large"));
-        assert!(problem(&case("small", &[("p99_ms", 1.0)])).contains("lacks lost"));
-        assert!(problem(&case("large", &[("p99_ms", 1.0), ("speed", 1.0)])).contains("speed does not say its unit"));
-        assert!(problem(&case("large", &[("p99_ms", f64::NAN)])).contains("no result"));
-        let strange = Case::new("large", figures(&[("p99_ms", 1.0)]), BTreeMap::from([("new".to_string(), Figures::new())]));
-        assert!(problem(&strange).contains("peer new"));
-        CONTRACT.check(&case("small", &[("p99_ms", 1.0), ("lost", 0.0), ("cpu_us_per_event", 2.0)])).unwrap();
+        let problem = |result: Result<Case>| result.unwrap_err().to_string();
+        assert!(problem(case("medium", &[])).contains("it has small, large, fast"));
+        assert!(problem(case("small", &[("p99_ms", 1.0)])).contains("lacks lost"));
+        assert!(problem(case("large", &[("p99_ms", 1.0), ("speed", 1.0)])).contains("speed does not say its unit"));
+        assert!(problem(case("large", &[("p99_ms", f64::NAN)])).contains("no result"));
+        let strange = BTreeMap::from([("new".to_string(), Figures::new())]);
+        assert!(problem(CONTRACT.case("large", figures(&[("p99_ms", 1.0)]), strange)).contains("peer new"));
+        case("small", &[("p99_ms", 1.0), ("lost", 0.0), ("cpu_us_per_event", 2.0)]).unwrap();
     }
 
     #[test]
     fn cases_run_one_by_one_come_together_until_the_code_changes() {
         let folder = tempfile::tempdir().unwrap();
-        let write = |commit: &str, case: Case| CONTRACT.write(folder.path(), machine(), commit.to_string(), vec![case]).unwrap();
+        let write =
+            |commit: &str, case: Result<Case>| CONTRACT.write(folder.path(), machine(), commit.to_string(), vec![case.unwrap()]).unwrap();
         let names = |path: &Path| read(path).unwrap().cases.iter().map(|case| (case.case.clone(), case.ours["p99_ms"])).collect::<Vec<_>>();
         write("a", case("large", &[("p99_ms", 1.0)]));
         write("a", case("small", &[("p99_ms", 2.0), ("lost", 0.0)]));

@@ -36,8 +36,15 @@ struct Bench {
     /// The package and its only binary.
     package: &'static str,
     cases: &'static [&'static str],
-    /// Built before it runs; the path of each is given with the option.
-    tools: &'static [(&'static str, fn() -> Recipe)],
+    /// Built before it runs.
+    tools: &'static [Tool],
+}
+
+/// A program that a peer needs.
+struct Tool {
+    /// With which the benchmark is told its path.
+    option: &'static str,
+    recipe: fn() -> Recipe,
 }
 
 const BENCHES: &[Bench] = &[Bench {
@@ -45,7 +52,7 @@ const BENCHES: &[Bench] = &[Bench {
     about: "record and read of five entities in Redis, beside Lua counters and Feast",
     package: "bench-features",
     cases: &["keys20", "keys500", "encoding"],
-    tools: &[("--feast-python", recipes::feast)],
+    tools: &[Tool { option: "--feast-python", recipe: recipes::feast }],
 }];
 
 pub(crate) fn command(place: &Place, arguments: &Arguments) -> Result<()> {
@@ -53,8 +60,8 @@ pub(crate) fn command(place: &Place, arguments: &Arguments) -> Result<()> {
     check_case(bench, arguments.case.as_deref())?;
     progress::heading(&format!("{}: {}", bench.name, bench.about));
     let mut command = place.unprivileged(build(place, bench)?);
-    for (option, recipe) in bench.tools {
-        command.arg(option).arg(tools::ensure(place, &recipe(), false)?);
+    for tool in bench.tools {
+        command.arg(tool.option).arg(tools::ensure(place, &(tool.recipe)(), false)?);
     }
     let out = place.target.join("bench");
     place.make_folder(&out)?;

@@ -14,7 +14,9 @@ use crate::measure::{Pace, bytes_per_key_at_one, measure};
 use crate::ours::{Ours, OursWithBuilder, now_ms};
 use crate::workload::Workload;
 
-const FEATURE_KEYS: &[&str] = &["p50_ms", "p99_ms", "ping_p99_ms", "redis_cpu_us_per_entity", "bytes_per_event"];
+const FEATURE_KEYS: &[&str] = &["p50_ms", "p99_ms", "ping_p99_ms", "redis_cpu_us_per_entity", "bytes_per_event", "bytes_per_key_at_one"];
+const ENCODING_KEYS: &[&str] =
+    &["p50_ms", "p99_ms", "ping_p99_ms", "redis_cpu_us_per_entity", "bytes_per_event", "bytes_per_event_after_load"];
 const BUILDER_KEYS: &[&str] = &["events_per_cpu_s", "catch_up_ratio"];
 
 /// `features.json`. The case `builder` is measured by another program and written into the same file.
@@ -33,10 +35,10 @@ pub const ENCODING: Contract = Contract {
     name: "features-encoding",
     peers: &["sorted_set"],
     cases: &[
-        CaseContract { case: "events1", keys: FEATURE_KEYS },
-        CaseContract { case: "events20", keys: FEATURE_KEYS },
-        CaseContract { case: "events127", keys: FEATURE_KEYS },
-        CaseContract { case: "events500", keys: FEATURE_KEYS },
+        CaseContract { case: "events1", keys: ENCODING_KEYS },
+        CaseContract { case: "events20", keys: ENCODING_KEYS },
+        CaseContract { case: "events127", keys: ENCODING_KEYS },
+        CaseContract { case: "events500", keys: ENCODING_KEYS },
     ],
 };
 
@@ -65,8 +67,9 @@ const ENCODING_SIZES: &[Size] = &[
     Size { case: "events127", customers: 8_192, events: 122, span: HOUR },
     Size { case: "events500", customers: 4_096, events: 500, span: HOUR },
 ];
-/// Quick runs have fewer customers, and still 4,100 different keys.
-const QUICK_CUSTOMERS: u64 = 820;
+/// Quick runs store fewer events, and still have 4,100 different keys.
+const QUICK_CUSTOMERS_MIN: u64 = 820;
+const QUICK_EVENTS: u64 = 80_000;
 const AT_ONE_CUSTOMERS: u64 = 20_000;
 
 #[derive(Debug, Clone)]
@@ -83,9 +86,13 @@ impl Settings {
     }
 
     fn workload(&self, size: Size, pace: Pace) -> Result<Workload> {
-        let customers = if self.quick { QUICK_CUSTOMERS } else { size.customers };
+        let customers = if self.quick { quick_customers(size) } else { size.customers };
         Workload::new(customers, history_events(size.events, pace.decisions(), customers), size.span, now_ms())
     }
+}
+
+fn quick_customers(size: Size) -> u64 {
+    (QUICK_EVENTS / size.events).clamp(QUICK_CUSTOMERS_MIN, size.customers)
 }
 
 /// Half of what the load adds is left out of the history.
@@ -123,7 +130,7 @@ async fn features(size: Size, settings: &Settings) -> Result<Case> {
         }
         None => note(size.case, "peer feast left out: no --feast-python was given"),
     }
-    Ok(Case::new(size.case, ours, peers))
+    FEATURES.case(size.case, ours, peers)
 }
 
 /// What the builder's work on the same Redis costs: it runs beside the decisions in the same process.
@@ -142,13 +149,13 @@ async fn encodings(settings: &Settings) -> Result<Vec<Case>> {
         let ours = measure(Raw::<StringOfSlots>::connect, &workload, pace).await?;
         note(size.case, "sorted set");
         let sorted_set = measure(Raw::<SortedSet>::connect, &workload, pace).await?;
-        cases.push(Case::new(size.case, ours, BTreeMap::from([("sorted_set".to_string(), sorted_set)])));
+        cases.push(ENCODING.case(size.case, ours, BTreeMap::from([("sorted_set".to_string(), sorted_set)]))?);
     }
     Ok(cases)
 }
 
 fn at_one(settings: &Settings) -> u64 {
-    if settings.quick { QUICK_CUSTOMERS * 4 } else { AT_ONE_CUSTOMERS }
+    if settings.quick { QUICK_CUSTOMERS_MIN * 4 } else { AT_ONE_CUSTOMERS }
 }
 
 fn note(case: &str, what: &str) {
@@ -169,8 +176,8 @@ mod tests {
 
     #[test]
     fn even_quick_runs_have_more_than_4096_keys() {
-        assert!(QUICK_CUSTOMERS * ENTITIES > 4_096);
-        assert!(ENCODING_SIZES.iter().chain([&KEYS20, &KEYS500]).all(|size| size.customers * ENTITIES > 4_096));
+        let sizes = || ENCODING_SIZES.iter().chain([&KEYS20, &KEYS500]);
+        assert!(sizes().all(|size| quick_customers(*size) * ENTITIES > 4_096 && quick_customers(*size) <= size.customers));
     }
 
     #[test]
