@@ -74,7 +74,7 @@ async fn oracle(region: &Region) -> BTreeMap<(EntityKind, EntityId), EntityState
 }
 
 fn ids(state: &EntityState) -> BTreeSet<RecordId> {
-    state.records().iter().map(|record| record.id).collect()
+    state.records().map(|record| record.id).collect()
 }
 
 fn summed_up(state: &EntityState) -> u64 {
