@@ -175,7 +175,7 @@ impl Region {
 
     /// Payments of customer `who`.
     pub(crate) fn folded(&self, who: u8) -> usize {
-        self.state(card_of(who)).records().len()
+        self.state(card_of(who)).records().count()
     }
 
     /// All entities of all shards.
