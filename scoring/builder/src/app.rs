@@ -13,6 +13,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    announce::Announcer,
     clock::SteadyClock,
     config::Config,
     dead_letter::DeadLetters,
@@ -57,6 +58,8 @@ pub async fn serve(config: Config, plan: PlanWatch, stop: CancellationToken) -> 
     let admin = AdminServer::new(registry, readiness).serve(builder.config.admin, stop_admin.clone());
     let admin = tokio::spawn(admin);
     let heart = tokio::spawn(heart(&builder, plan.clone())?.beat_until(stop.clone()));
+    let announcer = Announcer { builder: builder.clone(), plan: plan.clone() };
+    let announcer = tokio::spawn(announcer.announce_until(stop.clone()));
     let grace = builder.config.shutdown_grace;
     let mut supervisor = tokio::spawn(Supervisor { builder, plan }.run(stop.clone()));
     tokio::select! {
@@ -70,6 +73,7 @@ pub async fn serve(config: Config, plan: PlanWatch, stop: CancellationToken) -> 
         }
     }
     heart.abort();
+    announcer.abort();
     stop_admin.cancel();
     tracing::info!("ended");
     Ok(())

@@ -120,7 +120,6 @@ impl Metrics {
         self.feature_lag_ms.set(UNKNOWN);
         self.lag_records.clear();
         self.lag_ms.clear();
-        self.origin_age_ms.clear();
         self.waiting.set(0);
     }
 

@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    announce::Announcer,
     batch::{Batch, DeadLetter},
     clock::now_ms,
     config::{Config, Holds, Log},
@@ -110,11 +109,7 @@ impl Builder {
         let (to_publish, published) = mpsc::channel(UNPUBLISHED_MAX);
         let publishing = tokio::spawn(self.publisher.clone().publish_all(published, plan.epoch, self.metrics.clone()));
         let session = Session { builder: self, stop, cluster_id, batches: opened.batches, standings, measuring, to_publish };
-        let announcer = Announcer::new(self, plan.epoch);
-        let ended = tokio::select! {
-            ended = session.run() => ended,
-            never = announcer.announce() => match never {},
-        };
+        let ended = session.run().await;
         // What is folded is published before the next session folds on, so that an entity's features come in the order of its
         // events. A Kafka that takes nothing must not hold up a plan.
         let mut publishing = publishing;

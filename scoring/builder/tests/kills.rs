@@ -74,7 +74,7 @@ async fn oracle(region: &Region) -> BTreeMap<(EntityKind, EntityId), EntityState
 }
 
 fn ids(state: &EntityState) -> BTreeSet<RecordId> {
-    state.records().iter().map(|record| record.id).collect()
+    state.records().map(|record| record.id).collect()
 }
 
 fn summed_up(state: &EntityState) -> u64 {
@@ -122,7 +122,7 @@ async fn a_builder_that_is_killed_again_and_again_loses_nothing_and_folds_nothin
         assert_eq!(state.panes(), expected.panes(), "{entity:?}");
         assert_eq!(state.profile(), expected.profile(), "{entity:?}");
         if entity.0 == EntityKind::Card {
-            total += summed_up(state) + state.records().len() as u64;
+            total += summed_up(state) + state.records().count() as u64;
         }
     }
     assert!(expected.values().any(|state| summed_up(state) > 0), "some were summed up");

@@ -90,7 +90,7 @@ async fn where_the_log_does_not_reach_back_folding_stands_still_until_somebody_a
     assert_eq!((region.folded(1), region.metric("builder_needs_somebody")), (10, Some(1.0)));
     let sentence = region.get("/readyz");
     let entry = sentence.split("fp:vector ").nth(1).unwrap().split(' ').next().unwrap();
-    region.shards.iter().for_each(|shard| drop(shard.ask::<i64>(&format!("HDEL fp:vector {entry}"))));
+    region.on_all(&format!("HDEL fp:vector {entry}"));
     region.until("what is left", |region| region.folded(1) == 15).await;
     region.until("ready", |region| region.is_ready() && region.metric("builder_needs_somebody") == Some(0.0)).await;
     builder.stop().await;
@@ -107,7 +107,7 @@ async fn what_is_gone_and_older_than_the_longest_window_is_passed_over_and_count
     }
     region.produce_event(&payment("young", 1, now_ms()), 0).await;
     let cluster_id = kafka::Admin::new(&region.broker.config(), "test", &KafkaMetrics::default()).unwrap().cluster_id().await.unwrap();
-    region.shards.iter().for_each(|shard| drop(shard.ask::<i64>(&format!("HSET fp:vector {cluster_id}/{RAW}/0 2"))));
+    region.on_all(&format!("HSET fp:vector {cluster_id}/{RAW}/0 2"));
     delete_before(&region, RAW, 6).await;
     let builder = region.builder();
     region.until("the young one", |region| region.folded(1) == 1).await;
@@ -158,9 +158,10 @@ async fn after_a_takeover_what_the_other_region_had_not_handed_over_is_missing_u
     let region = Region::start(&TOPICS, BEATING).await;
     region.write_plan(1, RegionRole::Standby);
     // The other region's builder had folded its own log up to offset 1.
-    region.shards.iter().for_each(|shard| drop(shard.ask::<i64>("HSET fp:vector eu/fraud.events.raw/0 1")));
+    region.on_all("HSET fp:vector eu/fraud.events.raw/0 1");
     let builder = region.builder();
-    region.until("heartbeats", |region| region.metric("builder_heartbeats_total").is_some_and(|beats| beats > 10.0)).await;
+    let written = "kafka_records_acknowledged_total{client=\"scoring-builder-heart\"}";
+    region.until("heartbeats", |region| region.metric(written).is_some_and(|beats| beats > 10.0)).await;
     echo(&region, 0).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
 

@@ -151,9 +151,18 @@ impl Region {
     /// Asks a shard as an independent client, with words of any bytes.
     pub(crate) fn ask<T: FromRedisValue>(&self, shard: usize, words: &[&[u8]]) -> T {
         let mut command = redis::Cmd::new();
-        words.iter().for_each(|word| drop(command.arg(*word)));
+        for word in words {
+            command.arg(*word);
+        }
         let client = redis::Client::open(("127.0.0.1", self.shards[shard].port)).unwrap();
         command.query(&mut client.get_connection().unwrap()).unwrap()
+    }
+
+    /// The same line to every shard.
+    pub(crate) fn on_all(&self, line: &str) {
+        for shard in &self.shards {
+            shard.ask::<i64>(line);
+        }
     }
 
     /// Whatever shard has it.
@@ -166,7 +175,7 @@ impl Region {
 
     /// Payments of customer `who`.
     pub(crate) fn folded(&self, who: u8) -> usize {
-        self.state(card_of(who)).records().len()
+        self.state(card_of(who)).records().count()
     }
 
     /// All entities of all shards.
