@@ -139,7 +139,8 @@ impl Pipeline {
         let rules = self.parts.rules.current();
         let mut findings = Findings::nothing(rules.state, self.parts.freshness.current());
         let states = self.features(event, deadline, &mut findings).await;
-        let vector = self.parts.full_schema.assemble(event, &states).without_windows(&self.parts.full_schema, findings.freshness().missing());
+        let vector =
+            self.parts.full_schema.assemble(event, &states).without_windows(&self.parts.full_schema, findings.freshness().missing());
         watch.lap("features");
 
         let mut facts = self.facts(event, vector.values());
