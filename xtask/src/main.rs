@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod bless;
 mod demo;
 mod docker_archive;
@@ -40,6 +41,7 @@ Examples:
   cargo xtask sandbox kubectl us-east get pods -A
   cargo xtask sandbox drill region-kill --runs 1
   cargo xtask sandbox down
+  cargo xtask bench features              what it costs, peers beside it
 
 Built tools are kept in $FRAUDPIPELINE_CACHE (default: ~/.cache/fraudpipeline).";
 
@@ -65,7 +67,7 @@ enum Verb {
     },
     /// Build the programs of other projects that the sandbox runs, or one of them; print where they are.
     Tools {
-        /// One tool: kubebox, helm, coredns, metrics-server, kafka, onnxruntime, cargo-deny or python.
+        /// One tool: kubebox, helm, coredns, metrics-server, kafka, onnxruntime, cargo-deny, feast or python.
         name: Option<String>,
         /// Build again what is there already.
         #[arg(long)]
@@ -86,6 +88,8 @@ enum Verb {
     Charts,
     /// What CI runs, in stages.
     Test(test::Arguments),
+    /// Measure ours and its peers in one run; write target/bench/NAME.json.
+    Bench(bench::Arguments),
     /// Only the rules of this project that no compiler knows.
     Tidy,
 }
@@ -119,6 +123,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Proto => bless::proto(&place),
         Verb::Charts => bless::charts(&place),
         Verb::Test(arguments) => test::command(&place, &arguments),
+        Verb::Bench(arguments) => bench::command(&place, &arguments),
         Verb::Tidy => tidy::command(&place),
     }
 }

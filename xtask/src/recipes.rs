@@ -84,7 +84,7 @@ pub(crate) fn sandbox_tools() -> Vec<Recipe> {
 /// Every recipe that needs no input from the checkout's other folders.
 pub(crate) fn all() -> Vec<Recipe> {
     let mut recipes = sandbox_tools();
-    recipes.push(cargo_deny());
+    recipes.extend([cargo_deny(), feast()]);
     recipes
 }
 
@@ -202,11 +202,21 @@ pub(crate) fn cargo_deny() -> Recipe {
     }
 }
 
-/// The Python of `models/train.py`, locked by the requirements file given. The environment refers to this machine's python3 by its path.
+/// The Python of `models/train.py`, locked by the requirements file given.
 pub(crate) fn python(requirements: Vec<u8>) -> Recipe {
+    python_environment("python", requirements)
+}
+
+/// The Python of a peer of `cargo xtask bench features`.
+pub(crate) fn feast() -> Recipe {
+    python_environment("feast", include_bytes!("../tools/feast/requirements.txt").to_vec())
+}
+
+/// A virtual environment with locked packages. It refers to this machine's python3 by its path.
+fn python_environment(name: &'static str, requirements: Vec<u8>) -> Recipe {
     let step = |list: &[&str]| Step { words: words(list), environment: Vec::new(), folder: SOURCE };
     Recipe {
-        name: "python",
+        name,
         version: "1".to_string(),
         expected: Duration::from_secs(120),
         files: vec![("requirements.txt", requirements)],

@@ -5,19 +5,17 @@
 
 use sha2::{Digest, Sha256};
 
-/// A role and its rules in the syntax of Redis ACLs. Keys: `e:` event sets, `p:` profiles, `i:` idempotency claims, `fp:` bookkeeping.
+/// A role and its rules in the syntax of Redis ACLs. Keys: `{…` entities, `fp:` bookkeeping. What a function does is checked against the
+/// rules of whoever calls it, so the builder has the commands of the function that it writes with.
 const ROLES: &[(&str, &str)] = &[
     (
         "operator",
-        "~fp:* +@connection +@transaction +get +set +hgetall +hget +role +info +replicaof +eval +config|get +config|set +dbsize +wait +client|pause +client|unpause +memory|usage",
+        "~fp:* +@connection +@transaction +get +set +hgetall +hget +role +info +replicaof +eval +config|get +config|set +dbsize +time +wait +client|pause +client|unpause +memory|usage",
     ),
-    (
-        "decision",
-        "~e:* ~p:* ~i:* %R~fp:* +@connection +@transaction +zadd +zrange +zcard +pexpire +get +set +hgetall +hget +hset +time +fcall +fcall_ro",
-    ),
+    ("decision", "~{* ~fp:hot %R~fp:* +@connection +append +getex +get +set"),
     (
         "builder",
-        "~e:* ~p:* ~fp:* +@connection +@transaction +zadd +zrange +zcard +zremrangebyscore +zremrangebyrank +pexpire +get +set +hget +hgetall +hset +hdel +time +fcall +fcall_ro +function|load +function|list",
+        "~{* ~fp:* +@connection +append +getex +get +getrange +set +incr +hget +hmget +hgetall +hset +fcall +fcall_ro +function|load",
     ),
     ("replication", "+psync +replconf +ping"),
     ("probe", "+ping +info +role"),

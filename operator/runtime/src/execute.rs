@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crds::EffectiveRegionSpec;
 use domain::{Epoch, HostPort, Plan, RegionName};
+use feature_shards::{Change, ShardClient};
 use futures::future::join_all;
 use kube::Client;
 use operator_planner::{Action, view_of};
@@ -15,7 +16,6 @@ use crate::{
     kinds::{Kind, Owner},
     metrics::Metrics,
     observe::{Topics, operator_password},
-    redis_shard::{Change, ShardClient},
 };
 
 /// What was done, and what was tried in vain.

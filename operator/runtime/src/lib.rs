@@ -49,9 +49,6 @@ mod metrics;
 mod mock;
 mod observe;
 mod reconcile;
-mod redis_shard;
-#[cfg(all(test, feature = "redis-tests"))]
-mod redis_shard_tests;
 mod register;
 mod render;
 mod report;

@@ -70,6 +70,8 @@ struct Origin {
     part: Option<LogPart>,
 }
 
+/// Lives for one call: boxing the common and larger one would only cost.
+#[allow(clippy::large_enum_variant)]
 enum Found {
     Event(Event),
     Profile(ProfileRecord),
@@ -170,7 +172,7 @@ impl Decoder {
     fn read(&mut self, lane: usize, record: &impl Readable, now_ms: i64) -> Option<i64> {
         let holds = self.logs[self.lanes[lane].log].holds;
         let placed = self.origin(lane, record);
-        let part = placed.and_then(|(origin, offset)| Ok(self.origins[origin].part(offset).map(|part| (offset, part))));
+        let part = placed.map(|(origin, offset)| self.origins[origin].part(offset).map(|part| (offset, part)));
         let added = part.and_then(|part| match part {
             Some((offset, part)) => found(holds, record.payload().unwrap_or_default(), now_ms).map(|found| Some(add(part, offset, found))),
             None => Ok(None),

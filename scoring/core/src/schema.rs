@@ -565,6 +565,10 @@ mod tests {
         assert!(blank(&without_minute, "card_count_1m") && !blank(&without_minute, "card_count_1h"));
         assert!(!blank(&without_minute, "user_days_since_first_seen") && !blank(&without_minute, "amount_log"));
         let without_day = vector.without_windows(&schema, &[day]);
-        assert!(blank(&without_day, "user_days_since_first_seen") && !blank(&without_day, "card_count_1m") && !blank(&without_day, "amount_log"));
+        assert!(
+            blank(&without_day, "user_days_since_first_seen")
+                && !blank(&without_day, "card_count_1m")
+                && !blank(&without_day, "amount_log")
+        );
     }
 }

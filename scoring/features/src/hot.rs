@@ -100,7 +100,7 @@ mod tests {
     fn a_user_who_comes_again_is_wanted_once_in_a_while_and_answered_with_an_age() {
         let (mut hot, now) = (HotProfiles::default(), Instant::now());
         assert!(!hot.asked_for(user(1), now));
-        assert!((0..3).map(|_| hot.asked_for(user(1), now)).any(|wanted| wanted));
+        assert!((0..3).any(|_| hot.asked_for(user(1), now)));
         hot.learn(user(1), somebody(), now);
         assert!(!hot.asked_for(user(1), now + Duration::from_secs(9)));
         assert!(hot.asked_for(user(1), now + Duration::from_secs(10)));

@@ -6,12 +6,7 @@ mod common;
 use common::{NOW, Redis, WITHIN, cards, connected, in_time, key_of, log, nobody, part, payment, position, records, store};
 use domain::RegionRole;
 use proptest::{prelude::*, test_runner::TestRunner};
-use scoring_core::{
-    event::EntityKind,
-    profile::ProfileRecord,
-    record::RecordId,
-    state::splice,
-};
+use scoring_core::{event::EntityKind, profile::ProfileRecord, record::RecordId, state::splice};
 use scoring_features::{FoldError, LogParts, Positions, RedisStore};
 
 const LIBRARY: &str = include_str!("../src/functions.lua");

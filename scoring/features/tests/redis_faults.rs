@@ -6,8 +6,8 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    NOW, Redis, WITHIN, config, config_of, connected, figure, free_port, in_time, key_of, measured_store, nobody, part, payment, plan, records,
-    store,
+    NOW, Redis, WITHIN, config, config_of, connected, figure, free_port, in_time, key_of, measured_store, nobody, part, payment, plan,
+    records, store,
 };
 use domain::{Epoch, HostPort, OlderEpoch, RegionRole};
 use scoring_core::{decide::FeatureState, event::EntityKind, record::Record, windows::Windows};

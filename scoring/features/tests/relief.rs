@@ -32,7 +32,10 @@ async fn while_a_shard_is_silent_its_replica_answers_and_the_others_go_on() {
     replicas_connected().await;
     // Long enough for a threshold to mean something. Customers 0 to 3 have entities in both shards.
     for n in 0..300 {
-        assert_eq!(store.record_and_read(&payment(&format!("t-{n}"), u8::try_from(n % 4).unwrap(), NOW + n), in_time()).await.state(), FeatureState::Whole);
+        assert_eq!(
+            store.record_and_read(&payment(&format!("t-{n}"), u8::try_from(n % 4).unwrap(), NOW + n), in_time()).await.state(),
+            FeatureState::Whole
+        );
     }
     let breaker = |shard: u16| figure(&registry, &format!("breaker_state{{shard=\"{shard}\"}}"));
     let relief = |shard: u16, which: &str| figure(&registry, &format!("reliefs_total{{shard=\"{shard}\",cause=\"{which}\"}}"));
@@ -57,7 +60,11 @@ async fn while_a_shard_is_silent_its_replica_answers_and_the_others_go_on() {
     assert_eq!((breaker(1), relief(1, "stand_in")), (0.0, 0.0));
     for shard in [0, 1] {
         let asked = figure(&registry, &format!("round_trip_seconds_count{{shard=\"{shard}\",operation=\"record_and_read\"}}"));
-        assert!(relief(shard, "hedged") <= 0.02 * (asked + relief(shard, "hedge_won")), "shard {shard}: {} of {asked}", relief(shard, "hedged"));
+        assert!(
+            relief(shard, "hedged") <= 0.02 * (asked + relief(shard, "hedge_won")),
+            "shard {shard}: {} of {asked}",
+            relief(shard, "hedged")
+        );
     }
 
     shards[0].answer_again();

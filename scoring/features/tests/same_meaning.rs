@@ -74,8 +74,11 @@ impl Stores {
     }
 }
 
+/// Kind, records, and up to when records were left out.
+type ToldOfEntity = (EntityKind, Vec<Record>, Option<i64>);
+
 /// What a read tells of each entity. In memory there is no log to wait for, so what leaves the records is in the profile sooner.
-fn told(read: &FeatureRead) -> (FeatureState, Vec<(EntityKind, Vec<Record>, Option<i64>)>) {
+fn told(read: &FeatureRead) -> (FeatureState, Vec<ToldOfEntity>) {
     let of = |(kind, state): (EntityKind, &EntityState)| (kind, state.records().collect(), state.saturated_through_ms());
     (read.state(), read.states.iter().map(of).collect())
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use domain::{HostPort, Known, Plan, RegionName};
+use feature_shards::ShardClient;
 use futures::future::join_all;
 use operator_planner::{Link, ShardFacts, ShardRole, view_of};
 
 use super::Observer;
-use crate::redis_shard::ShardClient;
 
 type Shards = Vec<Known<ShardFacts>>;
 

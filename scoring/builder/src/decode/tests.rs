@@ -191,7 +191,8 @@ fn a_batch_loaded_value_is_folded_like_an_event_and_a_wrong_one_is_named() {
     let good = batch_of(&mut decoder(&[]), &[with(|_| {})]);
     let part = &good.parts[&"us/fraud.profiles/0".parse().unwrap()];
     assert_eq!(part.profiles[0].1.entity(), (EntityKind::User, EntityId([1; 16])));
-    let wrong: [(fn(&mut v1::ProfileValue), &str); 5] = [
+    type Damage = fn(&mut v1::ProfileValue);
+    let wrong: [(Damage, &str); 5] = [
         (|value| value.schema_version = 2, "schema_version"),
         (|value| value.entity = None, "entity: is missing"),
         (|value| value.id = vec![1], "id: must have 10 bytes"),
