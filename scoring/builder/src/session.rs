@@ -91,28 +91,19 @@ impl Builder {
 
     /// Folds until `stop`; also returns, to be called again, when partitions have appeared or a shard has gone back.
     pub(crate) async fn session(&self, plan: &PlanView, stop: &CancellationToken) -> Result<(), SessionError> {
-        let folded = self.store.positions(self.config.limits.fold_timeout).await?;
-        let cluster_id = self.admin.cluster_id().await?;
-        let decoder = Decoder::new(cluster_id.clone(), self.config.logs(), folded);
-        let oldest_needed_ms = now_ms().saturating_sub(self.longest_ms());
-        let opened = open(&self.config, decoder, &self.kafka_metrics, From::Folded { oldest_needed_ms }).await?;
-        let expired = opened.starts.values().map(|start| start.expired.max(0).unsigned_abs()).sum();
-        self.metrics.passed_over(expired);
+        let Some(begun) = stop.run_until_cancelled(self.begin()).await else { return Ok(()) };
+        let (cluster_id, opened) = begun?;
+        self.metrics.passed_over(opened.starts.values().map(|start| start.expired.max(0).unsigned_abs()).sum());
         self.note_reading(&opened, true);
-        let interval = self.config.limits.lag_interval;
-        let end_age_ms_max = i64::try_from((interval * MISSED_INTERVALS_MAX).as_millis()).unwrap_or(i64::MAX);
-        let mirrored = |topic: &str| self.config.logs().iter().any(|log| log.mirrored && log.topic == topic);
-        let starts = opened.starts.iter().map(|(partition, start)| (partition.clone(), start.offset)).collect();
-        let standings = Standings::starting_at(&starts, mirrored, now_ms(), end_age_ms_max);
-        let measuring = Measuring::start(opened.ends, self.config.logs(), interval);
         self.metrics.folding();
+        let standings = self.standings(&opened);
+        let measuring = Measuring::start(opened.ends, self.config.logs(), self.config.limits.lag_interval);
         let (to_publish, published) = mpsc::channel(UNPUBLISHED_MAX);
-        let publishing = tokio::spawn(self.publisher.clone().publish_all(published, plan.epoch, self.metrics.clone()));
+        let mut publishing = tokio::spawn(self.publisher.clone().publish_all(published, plan.epoch, self.metrics.clone()));
         let session = Session { builder: self, stop, cluster_id, batches: opened.batches, standings, measuring, to_publish };
         let ended = session.run().await;
         // What is folded is published before the next session folds on, so that an entity's features come in the order of its
         // events. A Kafka that takes nothing must not hold up a plan.
-        let mut publishing = publishing;
         if tokio::time::timeout(PUBLISHING_MAX, &mut publishing).await.is_err() {
             publishing.abort();
         }
@@ -120,14 +111,42 @@ impl Builder {
             Err(SessionError::Store(FoldError::Moved { shard, .. })) => {
                 self.metrics.moved();
                 tracing::warn!(shard, "the shard stands elsewhere than expected: folding goes on from where the shards stand");
+                // If another builder is folding, one of the two gets further while the other waits.
+                stop.run_until_cancelled(tokio::time::sleep(RETRY_MIN)).await;
                 Ok(())
             }
             other => other,
         }
     }
 
+    /// Reading where the shards stand.
+    async fn begin(&self) -> Result<(String, Opened), SessionError> {
+        let folded = self.store.positions(self.config.limits.fold_timeout).await?;
+        let cluster_id = self.admin.cluster_id().await?;
+        let decoder = Decoder::new(cluster_id.clone(), self.config.logs(), folded);
+        let oldest_needed_ms = now_ms().saturating_sub(self.longest_ms());
+        let opened = open(&self.config, decoder, &self.kafka_metrics, From::Folded { oldest_needed_ms }).await?;
+        Ok((cluster_id, opened))
+    }
+
+    fn standings(&self, opened: &Opened) -> Standings {
+        let end_age_max = self.config.limits.lag_interval * MISSED_INTERVALS_MAX;
+        let logs = self.config.logs();
+        let mirrored = |topic: &str| logs.iter().any(|log| log.mirrored && log.topic == topic);
+        let starts = opened.starts.iter().map(|(partition, start)| (partition.clone(), start.offset)).collect();
+        Standings::starting_at(&starts, mirrored, now_ms(), i64::try_from(end_age_max.as_millis()).unwrap_or(i64::MAX))
+    }
+
     /// Reads the logs for their heartbeats alone, while another region folds.
     pub(crate) async fn follow(&self, stop: &CancellationToken) -> Result<(), SessionError> {
+        match stop.run_until_cancelled(self.hear()).await {
+            Some(ended) => ended,
+            None => Ok(()),
+        }
+    }
+
+    /// Until there are partitions that are not read.
+    async fn hear(&self) -> Result<(), SessionError> {
         let events = self.config.logs().into_iter().filter(|log| log.holds == Holds::Events).collect::<Vec<_>>();
         let decoder = Decoder::following(self.admin.cluster_id().await?, events.clone());
         let mut opened = open(&self.config, decoder, &self.kafka_metrics, From::End).await?;
@@ -137,7 +156,6 @@ impl Builder {
             let batch = tokio::select! {
                 batch = opened.batches.recv() => batch.ok_or(LogError::Ended)??,
                 () = tokio::time::sleep(IDLE) => Batch::default(),
-                () = stop.cancelled() => return Ok(()),
             };
             self.metrics.unreadable_heartbeats(batch.unreadable_heartbeats);
             self.watermarks.heard(batch.heard);

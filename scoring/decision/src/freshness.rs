@@ -123,9 +123,9 @@ pub struct FreshnessWatch {
 }
 
 impl FreshnessWatch {
-    /// For a store that every event goes through: nothing can be missing.
-    pub fn complete(windows: &Windows) -> Self {
-        Self { judged: ArcSwap::from_pointee(View::everywhere(windows, Completeness::Complete)), unknown: None }
+    /// For ever the same. Complete: for a store that every event goes through.
+    pub fn fixed(windows: &Windows, completeness: Completeness) -> Self {
+        Self { judged: ArcSwap::from_pointee(View::everywhere(windows, completeness)), unknown: None }
     }
 
     /// Nothing is known until it is followed.
@@ -211,7 +211,7 @@ mod tests {
         let long_ago = Instant::now().checked_sub(JUDGED_FOR * 2).unwrap();
         watch.judged.store(Arc::new(View { judged_at: long_ago, ..complete }));
         assert!(!watch.is_known());
-        assert_eq!(FreshnessWatch::complete(&windows).current().state(FeatureState::Whole), FeatureState::Whole);
+        assert_eq!(FreshnessWatch::fixed(&windows, Completeness::Complete).current().state(FeatureState::Whole), FeatureState::Whole);
     }
 
     #[test]

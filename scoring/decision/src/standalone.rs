@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use domain::{Epoch, PipelineName, PlanView, RegionName, RegionRole, Revision, SlotMap, Step};
 use process::plan::PlanWatch;
 use prometheus_client::registry::Registry;
-use scoring_core::{money::Rates, protect::PiiKey, schema::FeatureSchema, windows::Windows};
+use scoring_core::{freshness::Completeness, money::Rates, protect::PiiKey, schema::FeatureSchema, windows::Windows};
 use scoring_features::{FeatureStore, MemoryStore};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -76,7 +76,7 @@ pub fn assemble(registry: &mut Registry) -> anyhow::Result<Pipeline> {
         key: PiiKey::new("standalone", &rand::random::<[u8; 32]>())?,
         rates: Rates::new(&currency.base, "", [])?,
         // Every event goes through this process: nothing can be missing.
-        freshness: FreshnessWatch::complete(&windows),
+        freshness: FreshnessWatch::fixed(&windows, Completeness::Complete),
         store: FeatureStore::Memory(MemoryStore::new(&windows, ENTITIES_MAX)),
         rules: RulesWatch::fixed(rules),
         engine: Engine::InProcess(ModelSlot::loaded(full)),

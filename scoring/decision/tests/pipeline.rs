@@ -12,9 +12,14 @@ use std::{
 use kafka::{AckProducer, KafkaConfig, KafkaMetrics};
 use process::plan::PlanWatch;
 use prometheus_client::registry::Registry;
-use proto::fraud::v1::{AuthorityState, Durability, FeatureState, IdempotencyState, InferenceState, RuleState, Tier, Verdict};
-use scoring_core::decide::{Tier as CoreTier, Tiers};
+use proto::fraud::v1::{AuthorityState, Durability, FeatureState, IdempotencyState, InferenceState, RuleState, Tier, Verdict, WindowState};
+use scoring_core::{
+    decide::{Tier as CoreTier, Tiers},
+    freshness::Completeness,
+    windows::Windows,
+};
 use scoring_decision::{
+    freshness::FreshnessWatch,
     handover::{Handover, KafkaLog},
     model::ModelSlot,
     pipeline::{Parts, Pipeline},
@@ -284,4 +289,52 @@ async fn beyond_the_limit_of_concurrency_the_amount_decides_at_once() {
     assert_eq!((degradation.features(), degradation.inference()), (FeatureState::FeaturesMissing, InferenceState::InferenceMissing));
     assert_eq!(second.verdict(), Verdict::Approve);
     assert_eq!(first.await.unwrap().degradation.unwrap().features(), FeatureState::FeaturesWhole);
+}
+
+/// A pipeline whose features are all in one state, with a payment whose card was used before.
+async fn decided_with(completeness: Completeness) -> proto::fraud::v1::DecideResponse {
+    let stand_in = StandIn::start(Behaviour::Scores(0.53)).await;
+    let freshness = FreshnessWatch::fixed(&Windows::default(), completeness);
+    let pipeline = Pipeline::new(Parts { freshness, rules: rules(COUNTED), ..parts(service(stand_in.address)) });
+    warm(&pipeline).await;
+    decide(&pipeline, payment("t-1")).await
+}
+
+/// Fires when the count of the card is known.
+const COUNTED: &str = "
+rules:
+  - id: counted
+    description: For this test.
+    phase: before
+    when: features.card_count_1h >= 1
+    action: review
+    tests: [{given: {features: {card_count_1h: 1}}, expect: true}]";
+
+#[tokio::test]
+async fn features_of_which_nothing_is_known_raise_the_thresholds_and_the_answer_says_unknown() {
+    let response = decided_with(Completeness::Unknown).await;
+    let degradation = response.degradation.clone().unwrap();
+    assert_eq!(degradation.features(), FeatureState::FeaturesUnknown);
+    assert_eq!(degradation.incomplete_windows, ["5s", "1m", "1h", "24h"]);
+    let thresholds = response.thresholds.clone().unwrap();
+    assert!(thresholds.review > 0.53 && thresholds.cause.contains("raiseBy"), "{thresholds:?}");
+    let freshness = response.freshness.unwrap();
+    assert!(freshness.windows.len() == 4 && freshness.windows.iter().all(|window| window.state() == WindowState::WindowUnknown));
+    assert!(freshness.origins.is_empty(), "nothing is known of any origin, and no age is 0");
+
+    let whole = decided_with(Completeness::Complete).await;
+    assert!((whole.thresholds.unwrap().review - 0.5).abs() < 1e-9);
+    assert_eq!(whole.degradation.unwrap().incomplete_windows.len(), 0);
+}
+
+#[tokio::test]
+async fn features_beyond_the_stop_are_left_out() {
+    let counted = decided_with(Completeness::Incomplete).await;
+    assert_eq!(
+        (counted.degradation.unwrap().features(), counted.rules_hit),
+        (FeatureState::FeaturesIncomplete, vec!["counted".to_owned()])
+    );
+    let stopped = decided_with(Completeness::Missing).await;
+    assert_eq!((stopped.degradation.unwrap().features(), stopped.rules_hit.len()), (FeatureState::FeaturesMissing, 0));
+    assert!(stopped.freshness.unwrap().windows.iter().all(|window| window.state() == WindowState::WindowMissing));
 }

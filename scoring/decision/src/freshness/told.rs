@@ -36,8 +36,12 @@ impl Told {
     }
 
     /// The data of all origins, as the shard that is furthest behind has it. When one of them has not been heard of for longer
-    /// than it said, nothing is known of any origin.
+    /// than it said, nothing is known of any origin; before each has been heard of there is none, so that nothing has to get
+    /// better for a while before it counts.
     pub(super) fn origins(&self, now: Instant) -> BTreeMap<RegionName, OriginData> {
+        if self.0.values().any(|said| said.changed_at.is_none()) {
+            return BTreeMap::new();
+        }
         let all_believed = self.0.values().all(|said| said.believed_for(now).is_some());
         let mut origins: BTreeMap<RegionName, OriginData> = BTreeMap::new();
         for said in self.0.values() {
@@ -89,7 +93,7 @@ mod tests {
     }
 
     fn age(told: &Told, now: Instant) -> Option<u64> {
-        super::super::age_of(&told.origins(now)[&region()])
+        told.origins(now).get(&region()).and_then(super::super::age_of)
     }
 
     #[test]

@@ -10,7 +10,7 @@ use process::plan::PlanWatch;
 use proto::fraud::v1::{Card, CardEntry, Channel, DecideRequest, DecideResponse, Merchant};
 use scoring_core::{
     decide::{RaiseBy, Thresholds, Tiers},
-    freshness::Staleness,
+    freshness::{Completeness, Staleness},
     money::Rates,
     protect::PiiKey,
     schema::FeatureSchema,
@@ -97,7 +97,7 @@ pub(crate) fn parts(engine: Engine) -> Parts {
         rules: rules("rules: []"),
         engine,
         light: Some(light()),
-        freshness: FreshnessWatch::complete(&windows),
+        freshness: FreshnessWatch::fixed(&windows, Completeness::Complete),
         handover: Handover::Nowhere,
         metrics: Metrics::default(),
         clock: Box::new(|| NOW_MS),
