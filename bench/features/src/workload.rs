@@ -79,7 +79,7 @@ impl Workload {
                 country: Country::from_letters("US"),
             }),
             card_country: Country::from_letters("US"),
-            ip_country: Country::from_letters(if chance % 50 == 0 { "CA" } else { "US" }),
+            ip_country: Country::from_letters(if chance.is_multiple_of(50) { "CA" } else { "US" }),
             billing_country: Country::from_letters("US"),
             bin8: "41111111".to_string(),
             email_domain: "example.com".to_string(),
