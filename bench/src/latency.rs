@@ -21,7 +21,11 @@ impl Latencies {
     }
 
     pub fn record(&mut self, latency: Duration) {
-        self.nanoseconds.saturating_record(as_ns(latency.min(LONGEST)));
+        self.record_many(latency, 1);
+    }
+
+    pub fn record_many(&mut self, latency: Duration, times: u64) {
+        self.nanoseconds.saturating_record_n(as_ns(latency.min(LONGEST)), times);
     }
 
     pub fn count(&self) -> u64 {

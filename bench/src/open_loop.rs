@@ -57,7 +57,8 @@ pub enum Mark {
 /// What came of the measured requests.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// Of answered and failed requests alike.
+    /// Of all requests, failed ones too. What was not answered counts as the patience: it took at least that long, and a server that answers little must not
+    /// look fast.
     pub latencies: Latencies,
     pub answered: u64,
     pub failed: u64,
@@ -102,7 +103,7 @@ where
     while tally.in_flight.load(Ordering::Relaxed) > 0 && Instant::now() < give_up {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    Ok(tally.outcome(all - warm_up))
+    Ok(tally.outcome(all - warm_up, load.patience))
 }
 
 impl Tally {
@@ -119,10 +120,11 @@ impl Tally {
         });
     }
 
-    fn outcome(&self, measured: u64) -> Outcome {
-        let latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    fn outcome(&self, measured: u64, patience: Duration) -> Outcome {
+        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let failed = self.failed.load(Ordering::Relaxed);
         let (answered, unanswered) = (latencies.count().saturating_sub(failed), measured.saturating_sub(latencies.count()));
+        latencies.record_many(patience, unanswered);
         Outcome { latencies, answered, failed, unanswered }
     }
 }
@@ -174,6 +176,7 @@ mod tests {
     async fn what_is_never_answered_or_never_sent_is_counted() {
         let outcome = run(load(1_000, 50, 10), |_| std::future::pending(), |_| Ok(())).await.unwrap();
         assert_eq!((outcome.answered, outcome.failed, outcome.unanswered), (0, 0, 50));
+        assert!(outcome.latencies.p50_ms() >= 199.0, "{}", outcome.latencies.p50_ms());
         let outcome = run(load(1_000, 50, 10), |_| async { anyhow::bail!("no") }, |_| Ok(())).await.unwrap();
         assert_eq!((outcome.answered, outcome.failed, outcome.unanswered), (0, 50, 0));
     }

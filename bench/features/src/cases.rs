@@ -10,7 +10,7 @@ use bench::report::{Case, CaseContract, Contract, Figures};
 use crate::encoding::{Raw, SortedSet, StringOfSlots};
 use crate::feast;
 use crate::lua_counters::LuaCounters;
-use crate::measure::{Pace, bytes_per_key_at_one, measure};
+use crate::measure::{Pace, bytes_per_key_at_one, measure, measure_held};
 use crate::ours::{Ours, OursWithBuilder, now_ms};
 use crate::workload::Workload;
 
@@ -115,12 +115,12 @@ async fn features(size: Size, settings: &Settings) -> Result<Case> {
     let pace = settings.pace(30);
     let workload = settings.workload(size, pace)?;
     note(size.case, "ours");
-    let mut ours = measure(Ours::connect, &workload, pace).await?;
+    let mut ours = measure(&Ours::connect, &workload, pace).await?;
     ours.insert("bytes_per_key_at_one".to_string(), bytes_per_key_at_one(Ours::connect, at_one(settings)).await?);
     note(size.case, "ours, while the builder folds the same events");
-    add_with_builder(&mut ours, &measure(OursWithBuilder::connect, &workload, pace).await?);
+    add_with_builder(&mut ours, &measure(&OursWithBuilder::connect, &workload, pace).await?);
     note(size.case, "peer lua_counters");
-    let mut lua_counters = measure(LuaCounters::connect, &workload, pace).await?;
+    let mut lua_counters = measure_held(LuaCounters::connect, &workload, pace).await?;
     lua_counters.insert("bytes_per_key_at_one".to_string(), bytes_per_key_at_one(LuaCounters::connect, at_one(settings)).await?);
     let mut peers = BTreeMap::from([("lua_counters".to_string(), lua_counters)]);
     match &settings.feast_python {
@@ -146,9 +146,9 @@ async fn encodings(settings: &Settings) -> Result<Vec<Case>> {
     for &size in ENCODING_SIZES {
         let workload = settings.workload(size, pace)?;
         note(size.case, "string of slots");
-        let ours = measure(Raw::<StringOfSlots>::connect, &workload, pace).await?;
+        let ours = measure(&Raw::<StringOfSlots>::connect, &workload, pace).await?;
         note(size.case, "sorted set");
-        let sorted_set = measure(Raw::<SortedSet>::connect, &workload, pace).await?;
+        let sorted_set = measure_held(Raw::<SortedSet>::connect, &workload, pace).await?;
         cases.push(ENCODING.case(size.case, ours, BTreeMap::from([("sorted_set".to_string(), sorted_set)]))?);
     }
     Ok(cases)

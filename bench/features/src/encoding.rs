@@ -10,8 +10,6 @@ use crate::contender::Contender;
 use crate::workload::Workload;
 
 const SLOT_BYTES: usize = 32;
-/// A sorted set keeps the time as the score, so its member is shorter.
-const MEMBER_BYTES: usize = 26;
 const LIFE_MS: i64 = 87_000_000;
 const LONGEST_WINDOW_MS: i64 = 86_400_000;
 const SKEW_MS: i64 = 500;
@@ -29,15 +27,16 @@ pub trait Encoding: Send + Sync + 'static {
     fn count(answer: &Value) -> Option<usize>;
 }
 
-/// One member an event, scored with its time.
+/// One member an event, scored with its time. The member holds the time too: an answer without scores is half as long to parse, which is kinder to this encoding
+/// than the six bytes that a shorter member would save.
 pub struct SortedSet;
 
 impl Encoding for SortedSet {
     fn record_and_read(key: &[u8], event: &Event) -> Vec<Cmd> {
         let time_ms = event.event_time_ms;
         let (mut add, mut read) = (cmd("ZADD"), cmd("ZRANGE"));
-        add.arg(key).arg("LT").arg(time_ms).arg(&bytes_of(event)[..MEMBER_BYTES]);
-        read.arg(key).arg(time_ms + SKEW_MS).arg(format!("({}", time_ms - LONGEST_WINDOW_MS)).arg("BYSCORE").arg("REV").arg("WITHSCORES");
+        add.arg(key).arg("LT").arg(time_ms).arg(&bytes_of(event)[..]);
+        read.arg(key).arg(time_ms + SKEW_MS).arg(format!("({}", time_ms - LONGEST_WINDOW_MS)).arg("BYSCORE").arg("REV");
         vec![add, expire(key), read]
     }
 
@@ -45,7 +44,7 @@ impl Encoding for SortedSet {
         let mut add = cmd("ZADD");
         add.arg(key).arg("LT");
         for event in history {
-            add.arg(event.event_time_ms).arg(&bytes_of(event)[..MEMBER_BYTES]);
+            add.arg(event.event_time_ms).arg(&bytes_of(event)[..]);
         }
         vec![add, expire(key)]
     }

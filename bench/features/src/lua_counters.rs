@@ -75,7 +75,7 @@ impl Contender for LuaCounters {
                 let addition = Addition { time_ms: payment.event_time_ms, payments, amount };
                 payment.entities.iter().for_each(|entity| self.add(&mut pipeline, entity, addition));
             }
-            if (customer + 1) % CUSTOMERS_PER_PIPELINE == 0 || customer + 1 == workload.customers {
+            if (customer + 1).is_multiple_of(CUSTOMERS_PER_PIPELINE) || customer + 1 == workload.customers {
                 self.run(&pipeline).await?;
                 pipeline.clear();
             }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bench::open_loop::{self, Load, Mark, Outcome, Schedule};
 use bench::process::cpu_time;
 use bench::redis_server::RedisServer;
@@ -19,6 +19,10 @@ use crate::workload::{ENTITIES, Workload};
 const PINGS_PER_S: u32 = 200;
 /// At 5,000 a second: two seconds behind, and no hope to catch up.
 const IN_FLIGHT_MAX: u64 = 10_000;
+/// A rate is held if this share of its decisions is answered, half of them within [`HELD_P50_MS_MAX`].
+const HELD_SHARE: f64 = 0.99;
+const HELD_P50_MS_MAX: f64 = 20.0;
+const RATE_MIN_PER_S: u32 = 300;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy)]
@@ -47,9 +51,25 @@ struct Cpu {
     client: Duration,
 }
 
+/// Measures a peer at half the rate, and half of that, until it can hold it: above that, latencies only tell how long the run was. The figures say the rate.
+///
 /// # Errors
-/// When Redis or the contender cannot be started or filled. Decisions that fail are figures.
-pub async fn measure<C: Contender>(connect: impl AsyncFn(u16) -> Result<C>, workload: &Workload, pace: Pace) -> Result<Figures> {
+/// When Redis or the contender cannot be started or filled.
+pub async fn measure_held<C: Contender>(connect: impl AsyncFn(u16) -> Result<C>, workload: &Workload, mut pace: Pace) -> Result<Figures> {
+    loop {
+        let figures = measure(&connect, workload, pace).await?;
+        let held = figures["decisions_per_s"] >= HELD_SHARE * f64::from(pace.decisions_per_s) && figures["p50_ms"] <= HELD_P50_MS_MAX;
+        if held || pace.decisions_per_s / 2 < RATE_MIN_PER_S {
+            return Ok(figures);
+        }
+        eprintln!("      {} decisions a second cannot be held; half of that", pace.decisions_per_s);
+        pace.decisions_per_s /= 2;
+    }
+}
+
+/// # Errors
+/// When Redis or the contender cannot be started or filled, or answers no decision at all. Single decisions that fail are figures.
+pub async fn measure<C: Contender>(connect: &impl AsyncFn(u16) -> Result<C>, workload: &Workload, pace: Pace) -> Result<Figures> {
     let redis = RedisServer::start(&[])?;
     let contender = Arc::new(connect(redis.port()).await?);
     let empty_bytes = redis.used_memory_bytes()?;
@@ -65,6 +85,7 @@ pub async fn measure<C: Contender>(connect: impl AsyncFn(u16) -> Result<C>, work
     let pings = ping(redis.port(), pace).await?;
     let (decisions, pings) = tokio::join!(load(contender.clone(), workload, pace, redis.pid()), pings);
     let (decisions, cpu) = decisions?;
+    ensure!(decisions.answered > 0, "none of {} decisions was answered", decisions.latencies.count());
     let mut figures = figures_of(&decisions, &pings?, cpu, pace);
     let (filled, loaded) = (workload.keys() * workload.history_events, pace.decisions() * ENTITIES);
     let mut add = |key: &str, value: f64| figures.insert(key.to_string(), value);
@@ -119,7 +140,7 @@ async fn ping(port: u16, pace: Pace) -> Result<impl Future<Output = Result<Outco
 }
 
 fn figures_of(decisions: &Outcome, pings: &Outcome, cpu: Cpu, pace: Pace) -> Figures {
-    let done = decisions.latencies.count().max(1) as f64;
+    let done = (decisions.answered + decisions.failed) as f64;
     let us_per_decision = |cpu: Duration| cpu.as_secs_f64() * 1e6 / done;
     let list = [
         ("p50_ms", decisions.latencies.p50_ms()),
