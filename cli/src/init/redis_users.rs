@@ -14,10 +14,7 @@ const ROLES: &[(&str, &str)] = &[
     ),
     // The list of hot users is all that a decision service may set.
     ("decision", "~{* %R~fp:* +@connection +append +getex +get (~fp:hot +set)"),
-    (
-        "builder",
-        "~{* ~fp:* +@connection +get +mget +getrange +set +hget +hmget +hgetall +hset +fcall +fcall_ro +function|load",
-    ),
+    ("builder", "~{* ~fp:* +@connection +get +mget +getrange +set +hget +hmget +hgetall +hset +fcall +fcall_ro +function|load"),
     ("replication", "+psync +replconf +ping"),
     ("probe", "+ping +info +role"),
 ];

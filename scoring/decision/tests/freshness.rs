@@ -32,7 +32,7 @@ struct Publishing(JoinHandle<()>);
 impl Publishing {
     fn of(addresses: &[HostPort], origins: &[(&str, OriginData)]) -> Self {
         let builder = store(1, RegionRole::Active, addresses);
-        let origins: BTreeMap<_, _> = origins.iter().map(|(region, data)| (RegionName::new(region).unwrap(), data.clone())).collect();
+        let origins: BTreeMap<_, _> = origins.iter().map(|(region, data)| (RegionName::new(*region).unwrap(), data.clone())).collect();
         Self(tokio::spawn(async move {
             for published_ms in 1.. {
                 let region = RegionName::new("us-east").unwrap();

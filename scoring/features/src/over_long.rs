@@ -58,7 +58,9 @@ mod tests {
         let later = now + REMEMBERED;
         assert!(!keys.has(entity(7), later));
         // The place of the one that was looked for, and then those of all others.
-        [4_000, 4_001].map(|n| keys.note(entity(n), later));
+        for n in [4_000, 4_001] {
+            keys.note(entity(n), later);
+        }
         assert!(keys.has(entity(4_000), later) && keys.until.len() == 2);
     }
 }

@@ -9,7 +9,7 @@ use common::{
 };
 use domain::RegionRole;
 use proptest::{prelude::*, test_runner::TestRunner};
-use scoring_core::{event::EntityKind, profile::ProfileRecord, record::RecordId, state::splice};
+use scoring_core::{decide::FeatureState, event::EntityKind, profile::ProfileRecord, record::RecordId, state::splice};
 use scoring_features::{FoldError, LogParts, Positions, RedisConfig, RedisStore, StoreConfig};
 
 const LIBRARY: &str = include_str!("../src/functions.lua");
