@@ -89,8 +89,9 @@ fn removing_the_active_region_from_the_manifest_is_refused_and_nothing_else_of_i
 fn a_shard_that_became_a_primary_is_remembered_by_the_active_region_only() {
     let before = current(first());
     let mut seen = nothing();
-    let primary = ShardFacts { role: ShardRole::Primary, epoch: Some(Epoch(1)), holds_data: false, offset: 0 };
-    seen.shards = vec![Known::Fresh { value: primary, seen_at_ms: 0 }];
+    let primary =
+        ShardFacts { role: ShardRole::Primary, epoch: Some(Epoch(1)), holds_data: false, offset: 0, replicas_required: 0, unlinked_s: 0 };
+    seen.shards = vec![vec![Known::unknown("no answer"), Known::Fresh { value: primary, seen_at_ms: 0 }]];
     let spec = spec();
     for (index, expected) in [(0, vec![0]), (1, vec![])] {
         let own = region(index);

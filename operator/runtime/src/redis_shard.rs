@@ -26,6 +26,8 @@ pub(crate) enum Change {
     Primary,
     Follow(HostPort),
     Hold,
+    /// As a primary, takes writes only while so many replicas have them at hand.
+    Require(u64),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +42,15 @@ pub(crate) enum ShardError {
     Unreadable { address: HostPort, what: String },
 }
 
+impl ShardError {
+    /// Whether nobody listens at that address.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Redis { source, .. } if source.is_connection_refusal())
+    }
+}
+
 /// Connects as the role `operator`. Debug output has no password.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ShardClient {
     password: String,
 }
@@ -78,10 +87,11 @@ impl ShardClient {
             .map_err(failed)?;
         let unreadable = |what: &str| ShardError::Unreadable { address: address.clone(), what: what.to_owned() };
         let epoch = epoch.map(|text| read_epoch(&text).ok_or_else(|| unreadable("its epoch"))).transpose()?;
-        let writes_blocked = guard.get(1).is_some_and(|value| value == &NO_WRITES.to_string());
+        let replicas_required = guard.get(1).and_then(|value| value.parse().ok()).ok_or_else(|| unreadable("min-replicas-to-write"))?;
         let info = Info(&info);
-        let role = info.role(writes_blocked).ok_or_else(|| unreadable("INFO replication"))?;
-        Ok(ShardFacts { role, epoch, holds_data: keys > u64::from(epoch.is_some()), offset: info.offset() })
+        let role = info.role(replicas_required == NO_WRITES).ok_or_else(|| unreadable("INFO replication"))?;
+        let holds_data = keys > u64::from(epoch.is_some());
+        Ok(ShardFacts { role, epoch, holds_data, offset: info.offset(), replicas_required, unlinked_s: info.unlinked_s() })
     }
 
     /// Changes what the process is, unless somebody has acted there in a newer epoch. Safe to repeat.
@@ -105,7 +115,7 @@ impl ShardClient {
         done.map(drop).ok_or_else(|| ShardError::Raced { address: address.clone() })
     }
 
-    async fn connect(&self, address: &HostPort) -> redis::RedisResult<MultiplexedConnection> {
+    pub(crate) async fn connect(&self, address: &HostPort) -> redis::RedisResult<MultiplexedConnection> {
         let user = RedisConnectionInfo::default().set_username(USER).set_password(&self.password);
         let info = ConnectionAddr::Tcp(address.host.clone(), address.port).into_connection_info()?.set_redis_settings(user);
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN)).set_response_timeout(Some(ANSWER_WITHIN));
@@ -132,6 +142,7 @@ fn transaction(change: &Change, epoch: Epoch) -> redis::Pipeline {
             set_guard(&mut pipe, NO_WRITES);
             pipe.cmd("REPLICAOF").arg("NO").arg("ONE");
         }
+        Change::Require(replicas) => set_guard(&mut pipe, *replicas),
     }
     pipe
 }
@@ -173,6 +184,14 @@ impl Info<'_> {
         }
     }
 
+    /// One that never had a connection says -1.
+    fn unlinked_s(&self) -> u64 {
+        match self.get("master_link_status") {
+            Some("down") => self.number("master_link_down_since_seconds").unwrap_or(u64::MAX),
+            _ => 0,
+        }
+    }
+
     fn offset(&self) -> u64 {
         // A replica that never had a connection says -1 or 0.
         self.number("slave_repl_offset").or_else(|| self.number("master_repl_offset")).unwrap_or(0)
@@ -197,6 +216,9 @@ mod tests {
         assert_eq!(role(&replica("node.us-east", 30400, "down", 1), false), following(Link::Syncing));
         assert_eq!(role(&replica("node.us-east", 30400, "down", 0), false), following(Link::Down));
         assert_eq!(Info(&replica("a", 1, "up", 0)).offset(), 42);
+        let alone = |seconds: i64| format!("role:slave\r\nmaster_link_status:down\r\nmaster_link_down_since_seconds:{seconds}\r\n");
+        assert_eq!((Info(&alone(7)).unlinked_s(), Info(&alone(-1)).unlinked_s()), (7, u64::MAX));
+        assert_eq!(Info(&replica("a", 1, "up", 0)).unlinked_s(), 0);
         assert_eq!(role("role:master\r\nmaster_repl_offset:7\r\n", false), Some(ShardRole::Primary));
         assert_eq!(role("role:master\r\n", true), Some(ShardRole::Held));
         for nonsense in ["", "role:sentinel", "role:slave\r\nmaster_host:x\r\n"] {

@@ -42,7 +42,7 @@ impl Redis {
         std::fs::write(&users, USERS).unwrap();
         let config = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\naclfile {}\nmasteruser replication\nmasterauth replication-password\n\
-             replicaof 127.0.0.1 1\nsave \"\"\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\n",
+             replicaof 127.0.0.1 1\nmin-replicas-max-lag 2\nsave \"\"\nrepl-diskless-sync yes\nrepl-diskless-sync-delay 0\n",
             folder.path().display(),
             users.display()
         );
@@ -91,7 +91,7 @@ fn follows(facts: &ShardFacts, upstream: &Redis) -> bool {
 async fn a_process_starts_nowhere_and_becomes_the_primary_of_an_epoch() {
     let redis = Redis::start();
     let facts = redis.until("up", |_| true).await;
-    assert_eq!(facts, ShardFacts { role: ShardRole::Nowhere, epoch: None, holds_data: false, offset: facts.offset });
+    assert_eq!((&facts.role, facts.epoch, facts.holds_data), (&ShardRole::Nowhere, None, false));
     redis.write("e:{x}").await.unwrap_err();
     redis.change(Change::Primary, 3).await.unwrap();
     let facts = redis.until("primary", |facts| facts.role == ShardRole::Primary).await;
@@ -143,9 +143,59 @@ async fn a_primary_that_restarted_empty_gets_its_data_back_from_a_held_copy() {
     assert!(copied.holds_data);
 }
 
+/// The other region's part of the story is in the planner's tests; here is what Redis itself has to do for it.
+#[tokio::test]
+async fn a_primary_that_lost_its_replica_takes_no_writes_and_the_replica_that_takes_over_has_all_of_them() {
+    let (primary, replica) = (Redis::start(), Redis::start());
+    primary.until("up", |_| true).await;
+    replica.until("up", |_| true).await;
+    primary.change(Change::Primary, 1).await.unwrap();
+    primary.write("e:{x}").await.unwrap();
+    replica.change(Change::Follow(primary.address()), 1).await.unwrap();
+    replica.until("a replica", |facts| follows(facts, &primary) && facts.holds_data).await;
+    primary.change(Change::Require(1), 1).await.unwrap();
+    assert_eq!(primary.until("guarded", |_| true).await.replicas_required, 1);
+    primary.write("e:{y}").await.unwrap();
+
+    // As if the two could not reach each other: the replica looks elsewhere, and the primary keeps running.
+    replica.change(Change::Follow(HostPort { host: "127.0.0.1".into(), port: 2 }), 1).await.unwrap();
+    let started = Instant::now();
+    while primary.write("e:{z}").await.is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(10), "it goes on alone");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    replica.change(Change::Primary, 1).await.unwrap();
+    assert_eq!(replica.until("primary", |facts| facts.role == ShardRole::Primary).await.replicas_required, 0);
+    replica.write("e:{z}").await.unwrap();
+
+    // The old one comes back under the new one.
+    primary.change(Change::Follow(replica.address()), 1).await.unwrap();
+    primary.until("a replica", |facts| follows(facts, &replica) && facts.holds_data).await;
+    primary.write("e:{x}").await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_killed_primary_is_told_from_a_silent_one_and_its_replica_says_for_how_long_it_is_alone() {
+    let (primary, replica) = (Redis::start(), Redis::start());
+    primary.until("up", |_| true).await;
+    replica.until("up", |_| true).await;
+    primary.change(Change::Primary, 1).await.unwrap();
+    primary.write("e:{x}").await.unwrap();
+    replica.change(Change::Follow(primary.address()), 1).await.unwrap();
+    replica.until("a replica", |facts| follows(facts, &primary) && facts.holds_data).await;
+    let address = primary.address();
+    drop(primary);
+    assert!(operator().look(&address).await.unwrap_err().is_refusal());
+    let alone = replica.until("alone", |facts| matches!(facts.role, ShardRole::Following { link: Link::Down, .. })).await;
+    assert!(alone.unlinked_s < 5, "{alone:?}");
+    replica.until("alone for two seconds", |facts| facts.unlinked_s >= 2).await;
+}
+
 #[tokio::test]
 async fn a_process_that_does_not_answer_is_unknown_and_no_password_is_in_the_error() {
     let nobody = HostPort { host: "127.0.0.1".into(), port: 1 };
-    let error = operator().look(&nobody).await.unwrap_err().to_string();
+    let error = operator().look(&nobody).await.unwrap_err();
+    assert!(error.is_refusal(), "nothing listens there");
+    let error = error.to_string();
     assert!(error.contains("127.0.0.1:1") && !error.contains("operator-password"), "{error}");
 }

@@ -2,24 +2,27 @@
 
 mod inputs;
 mod pods;
+mod pulse;
 mod shards;
 mod topics;
 
 use std::{sync::Arc, time::Instant};
 
 use crds::EffectiveRegionSpec;
-use domain::{Known, Plan, PlanView, RegionName, RegionRole};
+use domain::{HostPort, Known, Plan, PlanView, RegionName, RegionRole};
 use kube::Client;
-use operator_planner::Observation;
+use operator_planner::{Observation, process_address};
 
 use crate::{
-    build::PLAN_KEY,
+    build::{PLAN_KEY, process_count},
     cache::Cache,
     kinds::{Kind, Owner},
     metrics::Metrics,
+    redis_shard::ShardClient,
 };
 
 pub(crate) use inputs::{InputError, operator_password};
+pub(crate) use pulse::Pulse;
 pub(crate) use topics::Topics;
 
 /// Looks at everything that a pipeline has in this region.
@@ -28,13 +31,14 @@ pub(crate) struct Observer {
     cache: Cache,
     region: RegionName,
     topics: Arc<Topics>,
+    pulse: Arc<Pulse>,
     metrics: Metrics,
     started: Instant,
 }
 
 impl Observer {
-    pub(crate) fn new(client: Client, cache: Cache, region: RegionName, topics: Arc<Topics>, metrics: Metrics) -> Self {
-        Self { client, cache, region, topics, metrics, started: Instant::now() }
+    pub(crate) fn new(client: Client, cache: Cache, region: RegionName, topics: Arc<Topics>, pulse: Arc<Pulse>, metrics: Metrics) -> Self {
+        Self { client, cache, region, topics, pulse, metrics, started: Instant::now() }
     }
 
     /// What exists of all that a manifest refers to.
@@ -54,13 +58,23 @@ impl Observer {
         if plan.role_of(&self.region).is_none_or(|role| role == RegionRole::Witness) {
             return Observation::nothing("this region runs nothing");
         }
-        let password = inputs::operator_password(&self.client, owner).await;
+        let view = self.view(owner);
+        let addresses = addresses(plan, effective, view.fresh().and_then(Option::as_ref));
+        let client = inputs::operator_password(&self.client, owner).await.map(ShardClient::new);
+        if let Ok(client) = &client {
+            self.pulse.watch(owner, client, addresses.concat());
+        }
         let ((shards, copies), topics) = tokio::join!(
-            shards::look(self, plan, password),
+            shards::look(self, plan, &addresses, client),
             self.topics.look(&owner.namespace, &effective.spec, &effective.region, self.now_ms())
         );
         self.metrics.shards(&owner.namespace, &owner.name, &shards::role_names(&shards));
-        Observation { view: self.view(owner), topics, shards, copies, components: pods::look(self, owner, plan, effective) }
+        Observation { view, topics, shards, copies, components: pods::look(self, owner, plan, effective) }
+    }
+
+    /// A pipeline that is taken down is not looked at any more.
+    pub(crate) fn forget(&self, owner: &Owner) {
+        self.pulse.forget(owner);
     }
 
     /// What there is before a plan: nothing, but perhaps a view that pods read.
@@ -85,4 +99,13 @@ impl Observer {
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// This region's processes, by shard.
+fn addresses(plan: &Plan, effective: &EffectiveRegionSpec, view: Option<&PlanView>) -> Vec<Vec<HostPort>> {
+    let of_shard = |shard: u16| {
+        let processes = process_count(&effective.spec, view.and_then(|view| view.shard(shard)));
+        (0..processes).map(|process| process_address(plan, shard, process)).collect()
+    };
+    (0..plan.features.slots.shards()).map(of_shard).collect()
 }
