@@ -2,7 +2,8 @@
 //!
 //! A caller never waits for a connection: while there is none, commands fail at once and the decision goes on without.
 //! Reconnecting backs off with jitter, so that a shard that returns is not met by all pods in the same millisecond. A
-//! connection that stays silent while it is asked (half open, as after the loss of a node) is given up.
+//! connection that stays silent while it is asked (half open, as after the loss of a node) is given up, and so is one to a
+//! process that is no primary any more.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,15 +12,17 @@ use std::{
 
 use domain::HostPort;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
-    aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo,
+    RedisError, ServerErrorKind, Value, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use crate::{FeatureMetrics, RedisConfig, metrics::Cause};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// A connection to a process that takes no writes is given up, but not more often than this.
+const READ_ONLY_KEPT: Duration = Duration::from_secs(1);
 
 /// Ends its background task when dropped.
 pub(crate) struct Link {
@@ -40,6 +43,7 @@ struct State {
     generation: u64,
     /// Since when commands have timed out without any answer in between.
     silent_since: Option<Instant>,
+    connected_at: Option<Instant>,
 }
 
 impl Link {
@@ -62,9 +66,13 @@ impl Link {
             (state.connection.clone().ok_or(Failure::Disconnected)?, state.generation)
         };
         let started = Instant::now();
-        match tokio::time::timeout_at(deadline, pipeline.query_async(&mut connection)).await {
+        let answers = pipeline.query_async::<Vec<Result<Value, RedisError>>>(&mut connection);
+        match tokio::time::timeout_at(deadline, answers).await {
             Ok(Ok(answers)) => {
                 self.shared.lock().silent_since = None;
+                if answers.iter().any(is_read_only) {
+                    self.shared.give_up_read_only(generation);
+                }
                 Ok(answers)
             }
             Ok(Err(error)) => {
@@ -79,6 +87,10 @@ impl Link {
             }
         }
     }
+}
+
+fn is_read_only(answer: &Result<Value, RedisError>) -> bool {
+    answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly))
 }
 
 impl Drop for Link {
@@ -115,13 +127,22 @@ impl Shared {
 
     fn set(&self, connection: MultiplexedConnection) {
         let mut state = self.lock();
-        *state = State { connection: Some(connection), generation: state.generation.wrapping_add(1), silent_since: None };
+        let generation = state.generation.wrapping_add(1);
+        *state = State { connection: Some(connection), generation, silent_since: None, connected_at: Some(Instant::now()) };
     }
 
     fn give_up(&self, generation: u64) {
         let mut state = self.lock();
         if state.generation == generation && state.connection.take().is_some() {
             self.broken.notify_one();
+        }
+    }
+
+    /// The shard's name leads to another process by now: a new connection finds it.
+    fn give_up_read_only(&self, generation: u64) {
+        let connected_at = self.lock().connected_at;
+        if connected_at.is_some_and(|at| at.elapsed() >= READ_ONLY_KEPT) {
+            self.give_up(generation);
         }
     }
 
