@@ -84,6 +84,12 @@ name!(
     PipelineName, "pipeline name", 32
 );
 
+/// The name in the certificate of all of a region's shards. No name server knows it: shards are reached at many addresses,
+/// from inside and from other regions, and are verified by this one.
+pub fn feature_store_name(region: &RegionName) -> String {
+    format!("{region}.features.fraudpipeline.internal")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

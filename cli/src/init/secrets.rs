@@ -35,11 +35,13 @@ fn random() -> [u8; 32] {
 pub(super) fn manifest(arguments: &InitArguments, region: &RegionName, authority: &Authority, shared: &Shared) -> anyhow::Result<String> {
     let (pipeline, namespace) = (&arguments.pipeline, &arguments.namespace);
     let scoring = authority.issue(&format!("{pipeline} scoring"), region, scoring_names(arguments, region))?;
+    let features = authority.issue(&format!("{pipeline} feature store"), region, vec![domain::feature_store_name(region)])?;
     let peer = authority.issue("fraudpipeline operator", region, operator_names(arguments, region))?;
     let secrets = [
         secret(namespace, &format!("{pipeline}-redis"), "Opaque", redis_data(&shared.redis)),
         secret(namespace, "fraud-pii", "Opaque", pii_data(shared)),
         secret(namespace, &format!("{pipeline}-tls"), "kubernetes.io/tls", tls_data(authority, scoring)),
+        secret(namespace, &format!("{pipeline}-redis-tls"), "kubernetes.io/tls", tls_data(authority, features)),
         secret(&arguments.operator_namespace, "fraudpipeline-peer-tls", "kubernetes.io/tls", tls_data(authority, peer)),
     ];
     let documents: Result<Vec<String>, _> = secrets.iter().map(serde_yaml::to_string).collect();

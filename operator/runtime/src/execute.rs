@@ -14,8 +14,8 @@ use crate::{
     config::Images,
     kinds::{Kind, Owner},
     metrics::Metrics,
-    observe::{Topics, operator_password},
-    redis_shard::{Change, ShardClient},
+    observe::{Topics, shard_credentials},
+    redis_shard::Change,
 };
 
 /// What was done, and what was tried in vain.
@@ -147,7 +147,7 @@ impl Executor {
 
     async fn change(&self, owner: &Owner, plan: &Plan, (shard, process): (u16, u16), change: &Change, epoch: Epoch) -> Result<(), String> {
         let address = process_address(plan, shard, process);
-        let client = ShardClient::new(operator_password(&self.client, owner).await?);
+        let client = shard_credentials(&self.client, owner).await?.client(&self.region);
         client.change(&address, change, epoch).await.map_err(|error| error.to_string())
     }
 }

@@ -52,6 +52,8 @@ mod reconcile;
 mod redis_shard;
 #[cfg(all(test, feature = "redis-tests"))]
 mod redis_shard_tests;
+#[cfg(all(test, feature = "redis-tests"))]
+mod redis_tls_tests;
 mod register;
 mod render;
 mod report;

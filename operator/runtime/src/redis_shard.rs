@@ -8,7 +8,8 @@ use std::{str::FromStr, time::Duration};
 
 use domain::{Epoch, HostPort};
 use operator_planner::{Link, ShardFacts, ShardRole};
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, aio::MultiplexedConnection};
+use scoring_dial::{Dial, Tls};
 
 /// Where every process looks for a primary when it starts; nothing listens there.
 const NOWHERE: (&str, u16) = ("127.0.0.1", 1);
@@ -53,6 +54,7 @@ impl ShardError {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ShardClient {
     password: String,
+    tls: Option<Tls>,
 }
 
 impl std::fmt::Debug for ShardClient {
@@ -63,7 +65,11 @@ impl std::fmt::Debug for ShardClient {
 
 impl ShardClient {
     pub(crate) fn new(password: String) -> Self {
-        Self { password }
+        Self { password, tls: None }
+    }
+
+    pub(crate) fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// What the process is. Its answers are not of one moment.
@@ -117,9 +123,8 @@ impl ShardClient {
 
     pub(crate) async fn connect(&self, address: &HostPort) -> redis::RedisResult<MultiplexedConnection> {
         let user = RedisConnectionInfo::default().set_username(USER).set_password(&self.password);
-        let info = ConnectionAddr::Tcp(address.host.clone(), address.port).into_connection_info()?.set_redis_settings(user);
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN)).set_response_timeout(Some(ANSWER_WITHIN));
-        Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
+        Dial { address, tls: self.tls.as_ref(), user }.connect(config).await
     }
 }
 

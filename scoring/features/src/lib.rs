@@ -28,6 +28,7 @@ pub use memory::MemoryStore;
 pub use metrics::FeatureMetrics;
 pub use read::FeatureRead;
 pub use redis_store::RedisStore;
+pub use scoring_dial::TlsConfig;
 pub use shards::UnusablePlan;
 
 /// Where a decision service keeps event sets.

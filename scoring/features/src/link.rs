@@ -12,9 +12,10 @@ use std::{
 
 use domain::HostPort;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo,
-    RedisError, ServerErrorKind, Value, aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, ErrorKind, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, ServerErrorKind, Value,
+    aio::MultiplexedConnection,
 };
+use scoring_dial::Dial;
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use crate::{FeatureMetrics, RedisConfig, metrics::Cause};
@@ -190,8 +191,6 @@ impl Keeper {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, ConnectError> {
-        // A pipeline is written whole: waiting for the acknowledgement of the one before it would only add latency.
-        let without_delay = TcpSettings::default().set_nodelay(true);
         let mut login = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
         if let Some(user) = &self.config.user {
             login = login.set_username(user);
@@ -200,13 +199,14 @@ impl Keeper {
             let password = tokio::fs::read_to_string(path).await.map_err(ConnectError::PasswordFile)?;
             login = login.set_password(password.trim_end_matches(['\r', '\n']));
         }
-        let address = ConnectionAddr::Tcp(self.address.host.clone(), self.address.port);
-        let info = address.into_connection_info()?.set_redis_settings(login).set_tcp_settings(without_delay);
+        let tls = match &self.config.tls {
+            Some(tls) => Some(tls.load().await.map_err(ConnectError::CaFile)?),
+            None => None,
+        };
         // Deadlines are each caller's own: a response time-out of the client would be a second, hidden one.
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(self.config.connect_timeout)).set_response_timeout(None);
-        // The time-out of the client covers TCP; a process that accepts and stays silent would hold up the greeting.
-        let connecting = Client::open(info)?;
-        let connecting = connecting.get_multiplexed_async_connection_with_config(&config);
+        // The time-out of the client covers TCP and TLS; a process that accepts and stays silent would hold up the greeting.
+        let connecting = Dial { address: &self.address, tls: tls.as_ref(), user: login }.connect(config);
         tokio::time::timeout(self.config.connect_timeout, connecting)
             .await
             .map_err(|_| ConnectError::TimedOut)?
@@ -218,6 +218,8 @@ impl Keeper {
 enum ConnectError {
     #[error("features.redis.password_file cannot be read: {0}. Check that the Secret is mounted")]
     PasswordFile(std::io::Error),
+    #[error("features.redis.tls.ca_file cannot be read: {0}. Check that the Secret is mounted")]
+    CaFile(std::io::Error),
     #[error("no answer in time")]
     TimedOut,
     #[error("{0}")]
@@ -228,6 +230,7 @@ impl ConnectError {
     fn label(&self) -> &'static str {
         match self {
             Self::PasswordFile(_) => "password_file",
+            Self::CaFile(_) => "ca_file",
             Self::TimedOut => "timed_out",
             Self::Refused(error) if error.kind() == redis::ErrorKind::AuthenticationFailed => "authentication",
             Self::Refused(_) => "refused",

@@ -21,6 +21,7 @@ pub(super) const REDIS_PORT: u16 = 6379;
 const CONFIG_FILE: &str = "redis.conf";
 const CONFIG_FOLDER: &str = "/etc/fraudpipeline/config";
 const SECRET_FOLDER: &str = "/etc/fraudpipeline/redis";
+const TLS_FOLDER: &str = "/etc/fraudpipeline/redis-tls";
 const DATA_FOLDER: &str = "/var/lib/redis";
 const MEBIBYTE: u64 = 1 << 20;
 /// Kubernetes itself puts it on a StatefulSet's pods.
@@ -46,7 +47,8 @@ pub(super) fn objects(input: &BuildInput<'_>) -> Result<Vec<Desired>, BuildError
     Ok(objects)
 }
 
-/// One configuration for all shards. The backlog lets a replica that was away go on where it was; it costs memory beside
+/// One configuration for all shards. Nothing is spoken in plain text. Clients show no certificate: they log in, each role with
+/// its own password. The backlog lets a replica that was away go on where it was; it costs memory beside
 /// `maxmemory`, as the buffers of replicas do.
 fn redis_conf(memory: u64) -> String {
     let backlog = backlog_bytes(memory);
@@ -56,7 +58,13 @@ fn redis_conf(memory: u64) -> String {
          aclfile {SECRET_FOLDER}/users.acl\n\
          replicaof 127.0.0.1 1\n\
          bind * -::*\n\
-         port {REDIS_PORT}\n\
+         port 0\n\
+         tls-port {REDIS_PORT}\n\
+         tls-cert-file {TLS_FOLDER}/tls.crt\n\
+         tls-key-file {TLS_FOLDER}/tls.key\n\
+         tls-ca-cert-file {TLS_FOLDER}/ca.crt\n\
+         tls-replication yes\n\
+         tls-auth-clients no\n\
          protected-mode no\n\
          dir {DATA_FOLDER}\n\
          save \"\"\n\
@@ -121,6 +129,7 @@ impl Shard<'_> {
                     &self.input.name("redis"),
                     &[("users.acl", "users.acl"), ("replication.conf", "replication.conf")],
                 ),
+                pod::secret_volume("tls", &self.input.name("redis-tls")),
                 pod::empty_dir("data", &format!("{}Mi", (memory * 2).div_ceil(MEBIBYTE))),
             ],
             config_digest: digest(config),
@@ -158,7 +167,7 @@ impl Shard<'_> {
         // A command in the container costs a tenth of a second of a core each time, in all shards of a machine at once: it proves
         // once that the process answers and knows its users. From then on the operator looks at what the process says of itself,
         // and nothing but a closed port ends it: a restart empties a process that is only slow.
-        let answers = json!({"exec": {"command": ["redis-cli", "-e", "--user", "probe", "ping"]}});
+        let answers = json!({"exec": {"command": ["redis-cli", "-e", "--tls", "--cacert", format!("{TLS_FOLDER}/ca.crt"), "--user", "probe", "ping"]}});
         let listens = json!({"tcpSocket": {"port": REDIS_PORT}});
         let probe = |test: &Value, period: u64, failures: u64| {
             merged(test.clone(), json!({"periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures}))
@@ -176,6 +185,7 @@ impl Shard<'_> {
             "volumeMounts": [
                 pod::mount("config", CONFIG_FOLDER),
                 pod::mount("redis", SECRET_FOLDER),
+                pod::mount("tls", TLS_FOLDER),
                 pod::writable_mount("data", DATA_FOLDER),
             ],
             "startupProbe": probe(&answers, 1, 60),

@@ -18,10 +18,9 @@ use crate::{
     cache::Cache,
     kinds::{Kind, Owner},
     metrics::Metrics,
-    redis_shard::ShardClient,
 };
 
-pub(crate) use inputs::{InputError, operator_password};
+pub(crate) use inputs::{InputError, ShardCredentials, shard_credentials};
 pub(crate) use pulse::Pulse;
 pub(crate) use topics::Topics;
 
@@ -60,12 +59,12 @@ impl Observer {
         }
         let view = self.view(owner);
         let addresses = addresses(plan, effective, view.fresh().and_then(Option::as_ref));
-        let client = inputs::operator_password(&self.client, owner).await.map(ShardClient::new);
-        if let Ok(client) = &client {
-            self.pulse.watch(owner, client, addresses.concat());
+        let credentials = inputs::shard_credentials(&self.client, owner).await;
+        if let Ok(credentials) = &credentials {
+            self.pulse.watch(owner, &credentials.client(&self.region), addresses.concat());
         }
         let ((shards, copies), topics) = tokio::join!(
-            shards::look(self, plan, &addresses, client),
+            shards::look(self, plan, &addresses, credentials),
             self.topics.look(&owner.namespace, &effective.spec, &effective.region, self.now_ms())
         );
         self.metrics.shards(&owner.namespace, &owner.name, &shards::role_names(&shards));

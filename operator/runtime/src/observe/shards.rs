@@ -7,7 +7,7 @@ use domain::{HostPort, Known, Plan, RegionName};
 use futures::future::join_all;
 use operator_planner::{Link, ShardFacts, ShardRole};
 
-use super::Observer;
+use super::{Observer, ShardCredentials};
 use crate::redis_shard::ShardClient;
 
 /// By shard, and then by process.
@@ -18,17 +18,17 @@ pub(super) async fn look(
     observer: &Observer,
     plan: &Plan,
     addresses: &Processes<HostPort>,
-    client: Result<ShardClient, String>,
+    credentials: Result<ShardCredentials, String>,
 ) -> (Processes<Known<ShardFacts>>, Copies) {
-    let client = match client {
-        Ok(client) => client,
+    let credentials = match credentials {
+        Ok(credentials) => credentials,
         Err(why) => return (addresses.iter().map(|shard| vec![Known::unknown(why.clone()); shard.len()]).collect(), Copies::new()),
     };
-    let client = &client;
+    let client = &credentials.client(&observer.region);
     let shards = join_all(addresses.iter().map(|shard| join_all(look_at_all(observer, client, shard)))).await;
     let unsettled: Vec<bool> = shards.iter().map(|processes| !is_settled(plan, &observer.region, processes)).collect();
     let others = plan.features.exposed.iter().filter(|(region, _)| *region != &observer.region && unsettled.contains(&true));
-    let copies = others.map(|(region, addresses)| look_at_copies(observer, client, region, addresses, &unsettled));
+    let copies = others.map(|(region, addresses)| look_at_copies(observer, credentials.client(region), region, addresses, &unsettled));
     let copies = join_all(copies).await.into_iter().collect();
     (shards, copies)
 }
@@ -52,11 +52,12 @@ async fn look_at_own(observer: &Observer, client: &ShardClient, address: &HostPo
 
 async fn look_at_copies(
     observer: &Observer,
-    client: &ShardClient,
+    client: ShardClient,
     region: &RegionName,
     addresses: &[HostPort],
     wanted: &[bool],
 ) -> (RegionName, Vec<Known<ShardFacts>>) {
+    let client = &client;
     let looks = addresses.iter().zip(wanted).map(|(address, wanted)| async move {
         if *wanted { look_at_copy(observer, client, address).await } else { Known::unknown("not looked at") }
     });
