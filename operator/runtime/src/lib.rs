@@ -54,6 +54,7 @@ mod redis_shard;
 mod redis_shard_tests;
 #[cfg(all(test, feature = "redis-tests"))]
 mod redis_tls_tests;
+mod redis_users;
 mod register;
 mod render;
 mod report;

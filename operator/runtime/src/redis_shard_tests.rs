@@ -15,12 +15,12 @@ use crate::redis_shard::{Change, ShardClient, ShardError};
 
 /// The commands that a role change needs, and no others; `kubectl fraud init` grants them.
 const USERS: &str = "user default off
-user operator on >operator-password resetchannels ~fp:* +@connection +@transaction +get +set +eval +info +replicaof +config|get +config|set +dbsize
+user operator on >operator-password resetchannels ~fp:* +@transaction +ping +get +set +eval +info +replicaof +config|get +config|set +dbsize +acl|setuser
 user replication on >replication-password resetchannels +psync +replconf +ping
 user writer on >writer-password resetchannels ~* +@connection +set
 ";
 
-struct Redis {
+pub(crate) struct Redis {
     process: Child,
     port: u16,
     _folder: TempDir,
@@ -35,7 +35,7 @@ impl Drop for Redis {
 
 impl Redis {
     /// A process as a pod starts it: a replica of nowhere.
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let users = folder.path().join("users.acl");
@@ -52,22 +52,26 @@ impl Redis {
         Self { process, port, _folder: folder }
     }
 
-    fn address(&self) -> HostPort {
+    pub(crate) fn address(&self) -> HostPort {
         HostPort { host: "127.0.0.1".into(), port: self.port }
     }
 
+    pub(crate) async fn log_in(&self, user: &str, password: &str) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+        let client = redis::Client::open(format!("redis://{user}:{password}@127.0.0.1:{}", self.port)).unwrap();
+        client.get_multiplexed_async_connection().await
+    }
+
     async fn write(&self, key: &str) -> redis::RedisResult<()> {
-        let client = redis::Client::open(format!("redis://writer:writer-password@127.0.0.1:{}", self.port)).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = self.log_in("writer", "writer-password").await?;
         redis::cmd("SET").arg(key).arg("x").exec_async(&mut connection).await
     }
 
-    async fn change(&self, change: Change, epoch: u64) -> Result<(), ShardError> {
+    pub(crate) async fn change(&self, change: Change, epoch: u64) -> Result<(), ShardError> {
         operator().change(&self.address(), &change, Epoch(epoch)).await
     }
 
     /// Waits until the process is seen so.
-    async fn until(&self, what: &str, wanted: impl Fn(&ShardFacts) -> bool) -> ShardFacts {
+    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&ShardFacts) -> bool) -> ShardFacts {
         let started = Instant::now();
         loop {
             match operator().look(&self.address()).await {
@@ -79,7 +83,7 @@ impl Redis {
     }
 }
 
-fn operator() -> ShardClient {
+pub(crate) fn operator() -> ShardClient {
     ShardClient::new("operator-password".into())
 }
 

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::redis_shard::{Change, ShardClient, ShardError};
 
 const USERS: &str = "user default off
-user operator on >operator-password resetchannels ~fp:* +@connection +@transaction +get +set +eval +info +replicaof +config|get +config|set +dbsize
+user operator on >operator-password resetchannels ~fp:* +@transaction +ping +get +set +eval +info +replicaof +config|get +config|set +dbsize
 user replication on >replication-password resetchannels +psync +replconf +ping
 ";
 

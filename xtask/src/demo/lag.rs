@@ -26,7 +26,7 @@ const BETWEEN_QUESTIONS: Duration = Duration::from_millis(20);
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// May look at its server and at nothing else.
-const USER: &str = "probe";
+const USER: &str = "monitor";
 
 /// The largest lag seen so far, in seconds, by region.
 type Worst = BTreeMap<String, f64>;

@@ -4,9 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::RegionName;
-use k8s_openapi::api::{
-    core::v1::{ConfigMap, Secret},
-    storage::v1::StorageClass,
+use k8s_openapi::{
+    ByteString,
+    api::{
+        core::v1::{ConfigMap, Secret},
+        storage::v1::StorageClass,
+    },
 };
 use kube::{Api, Client};
 use scoring_dial::Tls;
@@ -14,6 +17,7 @@ use scoring_dial::Tls;
 use crate::{
     kinds::Owner,
     redis_shard::ShardClient,
+    redis_users::RedisUsers,
     validate::{Inputs, References},
 };
 
@@ -57,6 +61,8 @@ fn keys<T>(data: Option<BTreeMap<String, T>>) -> BTreeSet<String> {
 pub(crate) struct ShardCredentials {
     password: String,
     ca_pem: Vec<u8>,
+    /// The users that shards should have, or what of the Secret cannot be understood.
+    pub(crate) users: Result<RedisUsers, String>,
 }
 
 impl ShardCredentials {
@@ -71,13 +77,27 @@ impl ShardCredentials {
 pub(crate) async fn shard_credentials(client: &Client, owner: &Owner) -> Result<ShardCredentials, String> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &owner.namespace);
     let (users, tls) = (format!("{}-redis", owner.name), format!("{}-redis-tls", owner.name));
-    let (password, ca_pem) = tokio::try_join!(value(&secrets, &users, "operator.password"), value(&secrets, &tls, "ca.crt"))?;
-    let password = String::from_utf8(password).map_err(|_| format!("Secret {users}, key operator.password, is no text"))?;
-    Ok(ShardCredentials { password, ca_pem })
+    let (users, tls) = tokio::try_join!(SecretData::read(&secrets, users), SecretData::read(&secrets, tls))?;
+    Ok(ShardCredentials {
+        password: users.text("operator.password")?,
+        ca_pem: tls.text("ca.crt")?.into_bytes(),
+        users: RedisUsers::parse(&users.text("users.acl")?, &users.text("replication.conf")?),
+    })
 }
 
-async fn value(secrets: &Api<Secret>, name: &str, key: &str) -> Result<Vec<u8>, String> {
-    let secret = secrets.get_opt(name).await.map_err(|error| format!("Secret {name} cannot be read: {error}"))?;
-    let data = secret.and_then(|secret| secret.data).unwrap_or_default();
-    data.get(key).map(|value| value.0.clone()).ok_or_else(|| format!("Secret {name} has no key {key}"))
+struct SecretData {
+    name: String,
+    data: BTreeMap<String, ByteString>,
+}
+
+impl SecretData {
+    async fn read(secrets: &Api<Secret>, name: String) -> Result<Self, String> {
+        let secret = secrets.get_opt(&name).await.map_err(|error| format!("Secret {name} cannot be read: {error}"))?;
+        Ok(Self { data: secret.and_then(|secret| secret.data).unwrap_or_default(), name })
+    }
+
+    fn text(&self, key: &str) -> Result<String, String> {
+        let value = self.data.get(key).ok_or_else(|| format!("Secret {} has no key {key}", self.name))?;
+        String::from_utf8(value.0.clone()).map_err(|_| format!("Secret {}, key {key}, is no text", self.name))
+    }
 }

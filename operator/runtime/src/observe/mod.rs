@@ -18,9 +18,11 @@ use crate::{
     cache::Cache,
     kinds::{Kind, Owner},
     metrics::Metrics,
+    redis_users::RedisUsers,
 };
 
 pub(crate) use inputs::{InputError, ShardCredentials, shard_credentials};
+use pulse::Guest;
 pub(crate) use pulse::Pulse;
 pub(crate) use topics::Topics;
 
@@ -61,7 +63,11 @@ impl Observer {
         let addresses = addresses(plan, effective, view.fresh().and_then(Option::as_ref));
         let credentials = inputs::shard_credentials(&self.client, owner).await;
         if let Ok(credentials) = &credentials {
-            self.pulse.watch(owner, &credentials.client(&self.region), addresses.concat());
+            let users = credentials.users.clone().unwrap_or_else(|why| {
+                tracing::warn!(pipeline = owner.name, "the shards keep the users that they have: {why}");
+                RedisUsers::default()
+            });
+            self.pulse.watch(owner, Guest { client: credentials.client(&self.region), users }, addresses.concat());
         }
         let ((shards, copies), topics) = tokio::join!(
             shards::look(self, plan, &addresses, credentials),

@@ -1,7 +1,8 @@
-//! Notices within a second that a shard's process has ended, fallen silent or come back, and asks for a pass.
+//! Notices within a second that a shard's process has ended, fallen silent or come back, and asks for a pass. And gives each
+//! process that it connects to the users that the Secret says, so that a changed password needs no restart.
 //!
-//! Between passes each process is sent a PING over a connection that is kept. Nothing is decided here, and nothing is
-//! written: what the processes have become, the pass finds out.
+//! Between passes each process is sent a PING over a connection that is kept. No role is decided here, and nothing is
+//! written to the API server: what the processes have become, the pass finds out.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,7 @@ use futures::channel::mpsc;
 use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
 
-use crate::{kinds::Owner, redis_shard::ShardClient};
+use crate::{kinds::Owner, redis_shard::ShardClient, redis_users::RedisUsers};
 
 const EVERY: Duration = Duration::from_millis(300);
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
@@ -27,8 +28,15 @@ pub(crate) struct Pulse {
     watched: Mutex<BTreeMap<(String, String), Watched>>,
 }
 
+/// As whom a process is visited, and which users it should have.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Guest {
+    pub(super) client: ShardClient,
+    pub(super) users: RedisUsers,
+}
+
 struct Watched {
-    client: ShardClient,
+    guest: Guest,
     addresses: Vec<HostPort>,
     /// Ends with this value.
     _beats: JoinSet<()>,
@@ -40,18 +48,18 @@ impl Pulse {
         Self { changed, watched: Mutex::default() }
     }
 
-    /// Looks at exactly these processes of a pipeline from now on.
-    pub(crate) fn watch(&self, owner: &Owner, client: &ShardClient, addresses: Vec<HostPort>) {
+    /// Looks at exactly these processes of a pipeline from now on. Changed credentials mean new connections.
+    pub(super) fn watch(&self, owner: &Owner, guest: Guest, addresses: Vec<HostPort>) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (owner.namespace.clone(), owner.name.clone());
-        if watched.get(&key).is_some_and(|now| now.client == *client && now.addresses == addresses) {
+        if watched.get(&key).is_some_and(|now| now.guest == guest && now.addresses == addresses) {
             return;
         }
         let mut beats = JoinSet::new();
         for address in &addresses {
-            beats.spawn(follow(client.clone(), address.clone(), self.changed.clone()));
+            beats.spawn(follow(guest.clone(), address.clone(), self.changed.clone()));
         }
-        watched.insert(key, Watched { client: client.clone(), addresses, _beats: beats });
+        watched.insert(key, Watched { guest, addresses, _beats: beats });
     }
 
     pub(crate) fn forget(&self, owner: &Owner) {
@@ -59,11 +67,11 @@ impl Pulse {
     }
 }
 
-async fn follow(client: ShardClient, address: HostPort, mut changed: mpsc::Sender<()>) {
+async fn follow(guest: Guest, address: HostPort, mut changed: mpsc::Sender<()>) {
     let mut connection = None;
     let mut state = State::default();
     loop {
-        if state.note(beat(&client, &address, &mut connection).await) {
+        if state.note(beat(&guest, &address, &mut connection).await) {
             // Full: a pass is coming already.
             drop(changed.try_send(()));
         }
@@ -71,9 +79,9 @@ async fn follow(client: ShardClient, address: HostPort, mut changed: mpsc::Sende
     }
 }
 
-async fn beat(client: &ShardClient, address: &HostPort, connection: &mut Option<MultiplexedConnection>) -> Beat {
+async fn beat(guest: &Guest, address: &HostPort, connection: &mut Option<MultiplexedConnection>) -> Beat {
     let had_connection = connection.is_some();
-    match tokio::time::timeout(ANSWER_WITHIN, ping(client, address, connection)).await {
+    match tokio::time::timeout(ANSWER_WITHIN, ping(guest, address, connection)).await {
         Ok(Ok(())) => Beat::Answered,
         Ok(Err(error)) => {
             *connection = None;
@@ -84,10 +92,16 @@ async fn beat(client: &ShardClient, address: &HostPort, connection: &mut Option<
     }
 }
 
-async fn ping(client: &ShardClient, address: &HostPort, connection: &mut Option<MultiplexedConnection>) -> redis::RedisResult<()> {
+async fn ping(guest: &Guest, address: &HostPort, connection: &mut Option<MultiplexedConnection>) -> redis::RedisResult<()> {
     let mut open = match connection.take() {
         Some(open) => open,
-        None => client.connect(address).await?,
+        None => {
+            let mut open = guest.client.connect(address).await?;
+            if let Err(error) = guest.users.apply(&mut open).await {
+                tracing::warn!(%address, %error, "the process keeps the users that it has");
+            }
+            open
+        }
     };
     redis::cmd("PING").exec_async(&mut open).await?;
     *connection = Some(open);
@@ -141,10 +155,10 @@ mod tests {
         let pulse = Pulse::new(mpsc::channel(1).0);
         let owner = Owner { name: "payments".into(), namespace: "fraud".into(), uid: "1".into() };
         let nobody = HostPort { host: "127.0.0.1".into(), port: 1 };
-        let client = |password: &str| ShardClient::new(password.into());
-        pulse.watch(&owner, &client("a"), vec![nobody.clone()]);
-        pulse.watch(&owner, &client("a"), vec![nobody.clone()]);
-        pulse.watch(&owner, &client("b"), vec![nobody]);
+        let guest = |password: &str| Guest { client: ShardClient::new(password.into()), users: RedisUsers::default() };
+        pulse.watch(&owner, guest("a"), vec![nobody.clone()]);
+        pulse.watch(&owner, guest("a"), vec![nobody.clone()]);
+        pulse.watch(&owner, guest("b"), vec![nobody]);
         assert_eq!(pulse.watched.lock().unwrap().len(), 1);
         pulse.forget(&owner);
         assert!(pulse.watched.lock().unwrap().is_empty());
