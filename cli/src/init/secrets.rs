@@ -39,7 +39,11 @@ fn random() -> [u8; 32] {
 pub(super) fn manifest(arguments: &InitArguments, region: &RegionName, authority: &Authority, shared: &Shared) -> anyhow::Result<String> {
     let (pipeline, namespace) = (&arguments.pipeline, &arguments.namespace);
     let scoring = authority.issue(&format!("{pipeline} scoring"), region, scoring_names(arguments, region))?;
-    let features = authority.issue(&format!("{pipeline} feature store"), region, vec![domain::feature_store_name(region)])?;
+    let features = authority.issue(
+        &format!("{pipeline} feature store"),
+        region,
+        vec![domain::feature_store_name(region), domain::ANY_FEATURE_STORE_NAME.into()],
+    )?;
     let peer = authority.issue("fraudpipeline operator", region, operator_names(arguments, region))?;
     let secrets = [
         secret(namespace, &format!("{pipeline}-redis"), "Opaque", redis_users::data(&shared.redis)),

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crds::EffectiveRegionSpec;
 use domain::{Epoch, Plan, PlanView, RegionName};
+use feature_shards::Change;
 use futures::future::join_all;
 use kube::Client;
 use operator_planner::{Action, process_address};
@@ -15,7 +16,6 @@ use crate::{
     kinds::{Kind, Owner},
     metrics::Metrics,
     observe::{Topics, shard_credentials},
-    redis_shard::Change,
 };
 
 /// What was done, and what was tried in vain.

@@ -49,12 +49,6 @@ mod metrics;
 mod mock;
 mod observe;
 mod reconcile;
-mod redis_shard;
-#[cfg(all(test, feature = "redis-tests"))]
-mod redis_shard_tests;
-#[cfg(all(test, feature = "redis-tests"))]
-mod redis_tls_tests;
-mod redis_users;
 mod register;
 mod render;
 mod report;

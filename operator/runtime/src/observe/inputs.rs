@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::RegionName;
+use feature_shards::{RedisUsers, ShardClient};
 use k8s_openapi::{
     ByteString,
     api::{
@@ -16,8 +17,6 @@ use scoring_dial::Tls;
 
 use crate::{
     kinds::Owner,
-    redis_shard::ShardClient,
-    redis_users::RedisUsers,
     validate::{Inputs, References},
 };
 

@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Instant};
 
 use crds::EffectiveRegionSpec;
 use domain::{HostPort, Known, Plan, PlanView, RegionName, RegionRole};
+use feature_shards::RedisUsers;
 use kube::Client;
 use operator_planner::{Observation, process_address};
 
@@ -18,7 +19,6 @@ use crate::{
     cache::Cache,
     kinds::{Kind, Owner},
     metrics::Metrics,
-    redis_users::RedisUsers,
 };
 
 pub(crate) use inputs::{InputError, ShardCredentials, shard_credentials};

@@ -11,11 +11,11 @@ use std::{
 };
 
 use domain::HostPort;
+use feature_shards::{RedisUsers, ShardClient, ShardError, Visit};
 use futures::channel::mpsc;
-use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
 
-use crate::{kinds::Owner, redis_shard::ShardClient, redis_users::RedisUsers};
+use crate::kinds::Owner;
 
 const EVERY: Duration = Duration::from_millis(300);
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
@@ -68,10 +68,10 @@ impl Pulse {
 }
 
 async fn follow(guest: Guest, address: HostPort, mut changed: mpsc::Sender<()>) {
-    let mut connection = None;
+    let mut visit = None;
     let mut state = State::default();
     loop {
-        if state.note(beat(&guest, &address, &mut connection).await) {
+        if state.note(beat(&guest, &address, &mut visit).await) {
             // Full: a pass is coming already.
             drop(changed.try_send(()));
         }
@@ -79,33 +79,33 @@ async fn follow(guest: Guest, address: HostPort, mut changed: mpsc::Sender<()>) 
     }
 }
 
-async fn beat(guest: &Guest, address: &HostPort, connection: &mut Option<MultiplexedConnection>) -> Beat {
-    let had_connection = connection.is_some();
-    match tokio::time::timeout(ANSWER_WITHIN, ping(guest, address, connection)).await {
+async fn beat(guest: &Guest, address: &HostPort, visit: &mut Option<Visit>) -> Beat {
+    let had_visit = visit.is_some();
+    match tokio::time::timeout(ANSWER_WITHIN, ping(guest, address, visit)).await {
         Ok(Ok(())) => Beat::Answered,
-        Ok(Err(error)) => {
-            *connection = None;
-            // What was there a moment ago and is not any more has ended.
-            if had_connection || error.is_connection_refusal() { Beat::Ended } else { Beat::Missed }
-        }
-        Err(_) => Beat::Missed,
+        // What was there a moment ago and is not any more has ended.
+        Ok(Err(error)) if had_visit || error.is_nobody() => Beat::Ended,
+        Ok(Err(_)) | Err(_) => Beat::Missed,
     }
 }
 
-async fn ping(guest: &Guest, address: &HostPort, connection: &mut Option<MultiplexedConnection>) -> redis::RedisResult<()> {
-    let mut open = match connection.take() {
+/// A connection that gives no answer is not kept.
+async fn ping(guest: &Guest, address: &HostPort, visit: &mut Option<Visit>) -> Result<(), ShardError> {
+    let mut open = match visit.take() {
         Some(open) => open,
-        None => {
-            let mut open = guest.client.connect(address).await?;
-            if let Err(error) = guest.users.apply(&mut open).await {
-                tracing::warn!(%address, %error, "the process keeps the users that it has");
-            }
-            open
-        }
+        None => arrive(guest, address).await?,
     };
-    redis::cmd("PING").exec_async(&mut open).await?;
-    *connection = Some(open);
+    open.ping().await?;
+    *visit = Some(open);
     Ok(())
+}
+
+async fn arrive(guest: &Guest, address: &HostPort) -> Result<Visit, ShardError> {
+    let mut open = guest.client.visit(address).await?;
+    if let Err(error) = open.give_users(&guest.users).await {
+        tracing::warn!(%error, "a process keeps the users that it has");
+    }
+    Ok(open)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

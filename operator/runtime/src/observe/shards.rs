@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use domain::{HostPort, Known, Plan, RegionName};
+use feature_shards::ShardClient;
 use futures::future::join_all;
 use operator_planner::{Link, ShardFacts, ShardRole};
 
 use super::{Observer, ShardCredentials};
-use crate::redis_shard::ShardClient;
 
 /// By shard, and then by process.
 type Processes<T> = Vec<Vec<T>>;
@@ -45,7 +45,7 @@ fn look_at_all<'a>(
 async fn look_at_own(observer: &Observer, client: &ShardClient, address: &HostPort) -> Known<ShardFacts> {
     match client.look(address).await {
         Ok(facts) => observer.fresh(facts),
-        Err(error) if error.is_refusal() => observer.fresh(ShardFacts::gone()),
+        Err(error) if error.is_nobody() => observer.fresh(ShardFacts::gone()),
         Err(error) => Known::unknown(error.to_string()),
     }
 }

@@ -3,11 +3,11 @@
 //! A process reads its ACL file when it starts. When the Secret changes, the operator tells each process the same by command:
 //! connections that are open stay, and the next ones log in with what is valid now.
 
-use redis::aio::MultiplexedConnection;
+use redis::Pipeline;
 
 /// The users of a shard's processes, and the one with which they log in at what they follow. Debug output has no password.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub(crate) struct RedisUsers {
+pub struct RedisUsers {
     /// Name and rules; passwords are in them as SHA-256.
     users: Vec<(String, Vec<String>)>,
     /// Settings of replication: `masteruser` and `masterauth`.
@@ -25,7 +25,7 @@ impl RedisUsers {
     ///
     /// # Errors
     /// With the line that cannot be understood, by its number: what stands in it is secret.
-    pub(crate) fn parse(acl_file: &str, settings: &str) -> Result<Self, String> {
+    pub fn parse(acl_file: &str, settings: &str) -> Result<Self, String> {
         let lines = |text: &str| -> Vec<(usize, String)> {
             (1..)
                 .zip(text.lines().map(|line| line.trim().to_owned()))
@@ -49,11 +49,8 @@ impl RedisUsers {
         })
     }
 
-    /// Gives a process these users. Each is replaced in one step; none that is logged in is sent away.
-    ///
-    /// # Errors
-    /// When the process refuses one of them; the others are as they should be.
-    pub(crate) async fn apply(&self, connection: &mut MultiplexedConnection) -> redis::RedisResult<()> {
+    /// Replaces each user in one step; none that is logged in is sent away.
+    pub(crate) fn commands(&self) -> Pipeline {
         let mut pipe = redis::pipe();
         for (name, rules) in &self.users {
             pipe.cmd("ACL").arg("SETUSER").arg(name).arg("reset").arg(rules).ignore();
@@ -61,7 +58,7 @@ impl RedisUsers {
         for (name, value) in &self.replication {
             pipe.cmd("CONFIG").arg("SET").arg(name).arg(value).ignore();
         }
-        pipe.query_async(connection).await
+        pipe
     }
 }
 
@@ -80,36 +77,5 @@ mod tests {
             let why = RedisUsers::parse(acl, settings).unwrap_err();
             assert!(why.contains("line 1") && !why.contains("s3cret"), "{why}");
         }
-    }
-}
-
-#[cfg(all(test, feature = "redis-tests"))]
-mod redis_tests {
-    use super::*;
-    use crate::redis_shard_tests::{Redis, operator};
-
-    fn acl(writer: &str) -> String {
-        format!(
-            "user default off\nuser operator on >operator-password resetchannels ~fp:* +@transaction +ping +get +set +eval +info +replicaof +config|get +config|set +dbsize +acl|setuser\n\
-             user replication on >next-password resetchannels +psync +replconf +ping\n{writer}"
-        )
-    }
-
-    #[tokio::test]
-    async fn passwords_are_rotated_in_a_running_process_and_whoever_is_logged_in_stays() {
-        let redis = Redis::start();
-        redis.until("up", |_| true).await;
-        redis.change(crate::redis_shard::Change::Primary, 1).await.unwrap();
-        let mut open = redis.log_in("writer", "writer-password").await.unwrap();
-        let mut connection = operator().connect(&redis.address()).await.unwrap();
-        let users = RedisUsers::parse(
-            &acl("user writer on >next-password resetchannels ~* +ping +set\n"),
-            "masteruser replication\nmasterauth next-password\n",
-        );
-        users.unwrap().apply(&mut connection).await.unwrap();
-        redis::cmd("SET").arg("e:{x}").arg("x").exec_async(&mut open).await.unwrap();
-        assert!(redis.log_in("writer", "writer-password").await.is_err(), "the old password is not valid any more");
-        assert!(redis.log_in("writer", "next-password").await.is_ok());
-        assert!(redis.log_in("operator", "operator-password").await.is_ok());
     }
 }

@@ -9,12 +9,11 @@ use std::{
 };
 
 use domain::{Epoch, HostPort, RegionName, feature_store_name};
+use feature_shards::{Change, ShardClient, ShardError};
 use operator_planner::{Link, ShardFacts, ShardRole};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use scoring_dial::Tls;
 use tempfile::TempDir;
-
-use crate::redis_shard::{Change, ShardClient, ShardError};
 
 const USERS: &str = "user default off
 user operator on >operator-password resetchannels ~fp:* +@transaction +ping +get +set +eval +info +replicaof +config|get +config|set +dbsize
@@ -125,6 +124,6 @@ async fn another_regions_shard_a_foreign_authority_and_plain_text_are_refused() 
     let plain = ShardClient::new("operator-password".into());
     for wrong in [authority.client(&region("eu-west")), Authority::new().client(&east), plain] {
         let refused = wrong.look(&redis.address()).await.unwrap_err();
-        assert!(matches!(refused, ShardError::Redis { .. }) && !refused.is_refusal(), "{refused}");
+        assert!(matches!(refused, ShardError::Redis { .. }) && !refused.is_nobody(), "{refused}");
     }
 }
