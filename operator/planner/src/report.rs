@@ -4,6 +4,8 @@ use std::fmt;
 
 use domain::{Epoch, RegionName};
 
+use crate::SettingFault;
+
 /// Something is missing (`WaitingOn…`: it goes on by itself) or would be wrong (`UnsafeTo…`: it needs somebody).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
@@ -22,6 +24,7 @@ pub enum Reason {
     UnsafeToPromoteWhileUpstreamWrites { shard: u16, upstream: String },
     UnsafeToReplaceSilentPrimary { shard: u16, process: u16, why: String },
     UnsafeToFollowEmptyShard { shard: u16, region: RegionName },
+    UnsafeToRunWithSetting(SettingFault),
     UnsafeToActBelowSeenEpoch { what: String, seen: Epoch, ours: Epoch },
     UnsafeToRemoveActiveRegion { region: RegionName },
     UnsafeToReshard { planned: u16, asked: u16 },
@@ -49,6 +52,7 @@ impl Reason {
             Self::UnsafeToPromoteWhileUpstreamWrites { .. } => "UnsafeToPromoteWhileUpstreamWrites",
             Self::UnsafeToReplaceSilentPrimary { .. } => "UnsafeToReplaceSilentPrimary",
             Self::UnsafeToFollowEmptyShard { .. } => "UnsafeToFollowEmptyShard",
+            Self::UnsafeToRunWithSetting(_) => "UnsafeToRunWithSetting",
             Self::UnsafeToActBelowSeenEpoch { .. } => "UnsafeToActBelowSeenEpoch",
             Self::UnsafeToRemoveActiveRegion { .. } => "UnsafeToRemoveActiveRegion",
             Self::UnsafeToReshard { .. } => "UnsafeToReshard",
@@ -143,6 +147,9 @@ impl fmt::Display for Reason {
                 "shard {shard} holds data and the primary in {region} is empty: following it would lose them. \
                  Unblock: restart the shard's pod in {region}, so that it fetches the data from here"
             ),
+            Self::UnsafeToRunWithSetting(SettingFault { process, setting, current, line, why }) => {
+                write!(f, "{process} has {setting} {current}: {why}. Unblock: have the line `{line}` in its redis.conf, or restart its pod")
+            }
             Self::UnsafeToActBelowSeenEpoch { what, seen, ours } => {
                 write!(f, "{what} is in epoch {seen}, this region's plan in epoch {ours}: a newer plan exists that is not known here")
             }

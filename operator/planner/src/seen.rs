@@ -53,6 +53,17 @@ pub enum Link {
     Down,
 }
 
+/// A setting of a process, or its version, that is not as it has to be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SettingFault {
+    pub process: HostPort,
+    pub setting: String,
+    pub current: String,
+    /// The line of redis.conf to have instead.
+    pub line: String,
+    pub why: String,
+}
+
 /// The pipeline's topics in this region's Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicsState {
@@ -110,6 +121,8 @@ pub struct Observation {
     /// a shard of this region is not settled; what was not looked at is unknown.
     pub copies: BTreeMap<RegionName, Vec<Known<ShardFacts>>>,
     pub components: BTreeMap<Component, Known<Workload>>,
+    /// Of this region's processes.
+    pub faults: Vec<SettingFault>,
 }
 
 impl Observation {
@@ -121,6 +134,7 @@ impl Observation {
             shards: Vec::new(),
             copies: BTreeMap::new(),
             components: BTreeMap::new(),
+            faults: Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use domain::HostPort;
 use redis::aio::MultiplexedConnection;
 
-use crate::{RedisUsers, ShardClient, ShardError};
+use crate::{Finding, RedisUsers, Settings, ShardClient, ShardError, WantedSettings};
 
 /// Open until it is dropped, or until the process ends.
 pub struct Visit {
@@ -28,6 +28,16 @@ impl Visit {
         let mut pipe = redis::pipe();
         pipe.cmd("PING").ignore();
         self.client.ask(&mut self.connection, &self.address, &pipe).await
+    }
+
+    /// What is wrong with the process's version and settings.
+    ///
+    /// # Errors
+    /// When the process does not answer in time or not as Redis does.
+    pub async fn check_settings(&mut self, wanted: &WantedSettings) -> Result<Vec<Finding>, ShardError> {
+        let (client, address) = (&self.client, &self.address);
+        let (server,): (String,) = client.ask(&mut self.connection, address, redis::pipe().cmd("INFO").arg("server")).await?;
+        Ok(Settings::ask(client, &mut self.connection, address, &server).await?.findings(address, wanted))
     }
 
     /// Gives the process these users; whoever is logged in stays.

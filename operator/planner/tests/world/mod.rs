@@ -62,6 +62,7 @@ pub fn settled(own: usize) -> Observation {
         topics: Known::Fresh { value: TopicsState::Ready, seen_at_ms: 0 },
         shards: vec![],
         copies: BTreeMap::new(),
+        faults: Vec::new(),
         components: [Component::Decision, Component::Inference, Component::Builder]
             .map(|component| (component, fresh(Workload { ready: 1, wanted: 1 })))
             .into(),

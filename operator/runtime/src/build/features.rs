@@ -87,7 +87,7 @@ fn redis_conf(memory: u64) -> String {
     )
 }
 
-fn backlog_bytes(memory: u64) -> u64 {
+pub(crate) fn backlog_bytes(memory: u64) -> u64 {
     (memory / 8).clamp(8 * MEBIBYTE, 512 * MEBIBYTE)
 }
 

@@ -23,7 +23,7 @@ use crate::{
     kinds::{Desired, Owner},
 };
 
-pub(crate) use features::process_count;
+pub(crate) use features::{backlog_bytes, process_count};
 pub(crate) use plan_view::{PLAN_KEY, plan_view};
 
 /// What the cluster offers, as far as objects depend on it.

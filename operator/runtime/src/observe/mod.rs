@@ -10,12 +10,12 @@ use std::{sync::Arc, time::Instant};
 
 use crds::EffectiveRegionSpec;
 use domain::{HostPort, Known, Plan, PlanView, RegionName, RegionRole};
-use feature_shards::RedisUsers;
+use feature_shards::{RedisUsers, WantedSettings};
 use kube::Client;
 use operator_planner::{Observation, process_address};
 
 use crate::{
-    build::{PLAN_KEY, process_count},
+    build::{PLAN_KEY, backlog_bytes, process_count},
     cache::Cache,
     kinds::{Kind, Owner},
     metrics::Metrics,
@@ -67,14 +67,16 @@ impl Observer {
                 tracing::warn!(pipeline = owner.name, "the shards keep the users that they have: {why}");
                 RedisUsers::default()
             });
-            self.pulse.watch(owner, Guest { client: credentials.client(&self.region), users }, addresses.concat());
+            let guest = Guest { client: credentials.client(&self.region), users, wanted: wanted_settings(effective) };
+            self.pulse.watch(owner, guest, addresses.concat());
         }
         let ((shards, copies), topics) = tokio::join!(
             shards::look(self, plan, &addresses, credentials),
             self.topics.look(&owner.namespace, &effective.spec, &effective.region, self.now_ms())
         );
         self.metrics.shards(&owner.namespace, &owner.name, &shards::role_names(&shards));
-        Observation { view, topics, shards, copies, components: pods::look(self, owner, plan, effective) }
+        let components = pods::look(self, owner, plan, effective);
+        Observation { view, topics, shards, copies, components, faults: self.pulse.faults(owner) }
     }
 
     /// A pipeline that is taken down is not looked at any more.
@@ -103,6 +105,14 @@ impl Observer {
     /// On this process's own clock.
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn wanted_settings(effective: &EffectiveRegionSpec) -> WantedSettings {
+    match effective.spec.features.memory.to_units() {
+        Ok(memory) => WantedSettings { backlog_bytes_min: backlog_bytes(memory), ..WantedSettings::default() },
+        // Then no object is made of it either, and that is told.
+        Err(_) => WantedSettings::default(),
     }
 }
 
