@@ -9,11 +9,12 @@ mod promote;
 mod roles;
 mod show;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use feature_shards::ShardClient;
+use scoring_dial::Tls;
 
 use self::arguments::{Arguments, Command, Login};
 
@@ -57,7 +58,18 @@ async fn act(arguments: &Arguments, client: &ShardClient) -> anyhow::Result<Exit
 }
 
 fn client(login: &Login) -> anyhow::Result<ShardClient> {
-    let Some(path) = &login.password_file else { return Ok(ShardClient::without_login()) };
-    let password = std::fs::read_to_string(path).with_context(|| format!("--password-file {} cannot be read", path.display()))?;
-    Ok(ShardClient::with_user(login.user.clone(), password.trim_end_matches(['\r', '\n']).to_owned()))
+    let read =
+        |option: &str, path: &Path| std::fs::read_to_string(path).with_context(|| format!("{option} {} cannot be read", path.display()));
+    let mut client = ShardClient::without_login();
+    if let Some(path) = &login.password_file {
+        let password = read("--password-file", path)?;
+        client = ShardClient::with_user(login.user.clone(), password.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    if let Some(path) = &login.ca_file {
+        // Two TLS implementations are linked; whoever connects first would have to guess.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let ca_pem = read("--ca-file", path)?.into_bytes();
+        client = client.with_tls(Tls { ca_pem, server_name: login.server_name.clone() });
+    }
+    Ok(client)
 }

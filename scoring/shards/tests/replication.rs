@@ -148,7 +148,7 @@ async fn settings_that_will_go_wrong_are_reported_with_the_line_to_have_instead(
             "maxmemory-policy noeviction",
             "repl-backlog-size 8388608",
             "client-output-buffer-limit replica 16777216 0 0",
-            "min-replicas-max-lag 10"
+            "min-replicas-max-lag 2"
         ]
     );
     assert!(found.iter().all(|finding| finding.address == bad.address() && !finding.why.is_empty()));
