@@ -69,7 +69,7 @@ pub fn actions(plan: &Plan, region: &RegionName, seen: &Observation) -> Allowed 
     for shard in 0..plan.features.slots.shards() {
         shards::judge(plan, region, role, shard, seen, &mut allowed);
     }
-    allowed.blocked.extend(seen.faults.iter().cloned().map(Reason::UnsafeToRunWithSetting));
+    allowed.blocked.extend(seen.faults.iter().cloned().map(Box::new).map(Reason::UnsafeToRunWithSetting));
     allowed
 }
 

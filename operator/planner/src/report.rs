@@ -24,7 +24,7 @@ pub enum Reason {
     UnsafeToPromoteWhileUpstreamWrites { shard: u16, upstream: String },
     UnsafeToReplaceSilentPrimary { shard: u16, process: u16, why: String },
     UnsafeToFollowEmptyShard { shard: u16, region: RegionName },
-    UnsafeToRunWithSetting(SettingFault),
+    UnsafeToRunWithSetting(Box<SettingFault>),
     UnsafeToActBelowSeenEpoch { what: String, seen: Epoch, ours: Epoch },
     UnsafeToRemoveActiveRegion { region: RegionName },
     UnsafeToReshard { planned: u16, asked: u16 },
@@ -147,7 +147,8 @@ impl fmt::Display for Reason {
                 "shard {shard} holds data and the primary in {region} is empty: following it would lose them. \
                  Unblock: restart the shard's pod in {region}, so that it fetches the data from here"
             ),
-            Self::UnsafeToRunWithSetting(SettingFault { process, setting, current, line, why }) => {
+            Self::UnsafeToRunWithSetting(fault) => {
+                let SettingFault { process, setting, current, line, why } = fault.as_ref();
                 write!(f, "{process} has {setting} {current}: {why}. Unblock: have the line `{line}` in its redis.conf, or restart its pod")
             }
             Self::UnsafeToActBelowSeenEpoch { what, seen, ours } => {
