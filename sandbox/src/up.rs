@@ -203,15 +203,11 @@ fn kafka_cluster_id(region: &Region) -> Result<String> {
     if let Ok(id) = fs::read_to_string(&path) {
         return Ok(id);
     }
-    loop {
-        let mut bytes = [0; 16];
-        fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("cannot read /dev/urandom")?;
-        let id = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
-        // On a command line it would be taken for an option.
-        if !id.starts_with('-') {
-            return Ok(id);
-        }
-    }
+    let mut bytes = [0_u8; 16];
+    fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("cannot read /dev/urandom")?;
+    // The first letter then is no dash, with which the command line would take it for an option.
+    bytes[0] &= 0x7f;
+    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// What other programs read: where everything is.

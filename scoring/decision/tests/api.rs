@@ -200,9 +200,15 @@ async fn a_shutdown_answers_what_is_under_way_and_turns_unready_first() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let serving = serve(parts(service(silent.local_addr().unwrap())), None).await;
     let addresses = serving.addresses;
-    while rest(addresses.admin, "GET", "/readyz", "", b"").await.0 != 200 {
+    let mut status = 0;
+    for _ in 0..200 {
+        status = rest(addresses.admin, "GET", "/readyz", "", b"").await.0;
+        if status == 200 {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    assert_eq!(status, 200);
 
     let mut grpc = client(&serving).await;
     // A client that keeps its stream open must not hold up the end.

@@ -255,6 +255,12 @@ async fn a_pod_is_ready_once_it_has_used_what_it_depends_on_and_after_a_while_wi
     assert_eq!(pipeline.readiness(), Ok(()));
     assert!(stand_in.finished.load(Ordering::SeqCst) >= 20, "the first payment is not the first question");
 
+    let slow = StandIn::start(Behaviour::Slow(Duration::from_millis(200))).await;
+    let waiting = Pipeline::new(parts(service(slow.address)));
+    waiting.warm_up(Duration::from_millis(300)).await;
+    assert_eq!(waiting.readiness(), Ok(()));
+    assert!(slow.finished.load(Ordering::SeqCst) < 20, "answers that come slowly do not hold the pod up");
+
     let alone = Pipeline::new(parts(service("127.0.0.1:1")));
     alone.warm_up(Duration::from_millis(50)).await;
     assert_eq!(alone.readiness(), Ok(()), "an inference service that is away does not make a pod unready");

@@ -79,8 +79,8 @@ pub(crate) struct Stream {
 fn seed_of_its_own() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let unused = |next: u64| next.max(now_s);
-    NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| Some(unused(next) + 1)).map_or(now_s, unused)
+    NEXT.fetch_max(now_s, Ordering::Relaxed);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Stream {
