@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     lasting: Option<Duration>,
     /// Payments per second.
-    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 220, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
     /// Build the tools again, and begin with empty clusters.
     #[arg(long)]
