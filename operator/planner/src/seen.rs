@@ -64,6 +64,24 @@ pub struct SettingFault {
     pub why: String,
 }
 
+/// How complete the features of this region are, as its shards say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureFacts {
+    pub level: FeatureLevel,
+    /// The windows that are not known to be complete, shortest first.
+    pub incomplete_windows: Vec<String>,
+}
+
+/// Best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FeatureLevel {
+    Fresh,
+    /// Something is known to be missing: decisions use raised thresholds.
+    Raised,
+    /// So much is missing that decisions leave these features out.
+    Stopped,
+}
+
 /// The pipeline's topics in this region's Kafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicsState {
@@ -121,6 +139,7 @@ pub struct Observation {
     /// a shard of this region is not settled; what was not looked at is unknown.
     pub copies: BTreeMap<RegionName, Vec<Known<ShardFacts>>>,
     pub components: BTreeMap<Component, Known<Workload>>,
+    pub features: Known<FeatureFacts>,
     /// Of this region's processes.
     pub faults: Vec<SettingFault>,
 }
@@ -134,6 +153,7 @@ impl Observation {
             shards: Vec::new(),
             copies: BTreeMap::new(),
             components: BTreeMap::new(),
+            features: Known::unknown(why),
             faults: Vec::new(),
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use domain::{Known, Plan, RegionName, RegionRole};
 
 use crate::{
-    Allowed, Component, Observation, PlanReport, Reason, TopicsState, Workload,
+    Allowed, Component, FeatureFacts, FeatureLevel, Observation, PlanReport, Reason, TopicsState, Workload,
     seen::{Link, ShardRole},
     shards,
 };
@@ -104,6 +104,8 @@ pub struct RegionState {
     pub name: RegionName,
     pub role: RegionRole,
     pub health: Health,
+    /// Only of this operator's own region; `None` when it is not known.
+    pub features: Option<FeatureLevel>,
     /// Only of this operator's own region.
     pub mirrors: Vec<(RegionName, MirrorState)>,
 }
@@ -114,6 +116,8 @@ pub struct PipelineStatus {
     pub conditions: Vec<Condition>,
     pub regions: Vec<RegionState>,
     pub waiting_on: Option<String>,
+    /// How fresh this region's features are; `None` when it is not known.
+    pub features: Option<FeatureLevel>,
     /// Digest of the model that this region's pods have loaded and checked.
     pub model: Option<String>,
 }
@@ -157,12 +161,7 @@ pub fn status(input: &StatusInput<'_>) -> PipelineStatus {
         facts.between_regions(ConditionType::SpecInSync, Truth::True),
         facts.between_regions(ConditionType::InputsInSync, Truth::True),
         facts.replicating(input),
-        condition(
-            ConditionType::FeaturesFresh,
-            Truth::Unknown,
-            "NotMeasured",
-            "the operator does not measure it; see the decision service's metrics",
-        ),
+        features_fresh(&input.seen.features),
         condition(ConditionType::ModelsInSync, Truth::Unknown, "NotMeasured", "the models of the other regions are not compared"),
         facts.failover_ready(),
     ];
@@ -171,6 +170,7 @@ pub fn status(input: &StatusInput<'_>) -> PipelineStatus {
         phase: phase(input),
         regions: facts.regions(input, ready),
         waiting_on: facts.waiting_on(input),
+        features: input.seen.features.fresh().map(|facts| facts.level),
         model: facts.model(input),
         conditions,
     }
@@ -184,6 +184,26 @@ fn accepted(input: &StatusInput<'_>) -> Condition {
     match &input.refused {
         Some((reason, message)) => condition(ConditionType::Accepted, Truth::False, reason, message.clone()),
         None => condition(ConditionType::Accepted, Truth::True, "Valid", "the manifest is valid in this region"),
+    }
+}
+
+/// Not measured is not known, and never fresh.
+fn features_fresh(features: &Known<FeatureFacts>) -> Condition {
+    let say = |truth, reason, message: String| condition(ConditionType::FeaturesFresh, truth, reason, message);
+    match features {
+        Known::Fresh { value, .. } => match value.level {
+            FeatureLevel::Fresh => say(Truth::True, "Complete", "every window is complete".into()),
+            FeatureLevel::Raised => {
+                let windows = value.incomplete_windows.join(", ");
+                say(Truth::False, "WindowsIncomplete", format!("something is missing in the windows {windows}: thresholds are raised"))
+            }
+            FeatureLevel::Stopped => {
+                let windows = value.incomplete_windows.join(", ");
+                say(Truth::False, "WindowsMissing", format!("too much is missing in the windows {windows}: decisions leave them out"))
+            }
+        },
+        Known::Stale { .. } => say(Truth::Unknown, "NotMeasured", "the shards have not said lately how far they are".into()),
+        Known::Unknown { why } => say(Truth::Unknown, "NotMeasured", why.clone()),
     }
 }
 
@@ -364,6 +384,7 @@ impl<'a> Facts<'a> {
             name: entry.name.clone(),
             role: entry.role,
             health: health(&entry.name),
+            features: input.seen.features.fresh().filter(|_| own(&entry.name)).map(|facts| facts.level),
             mirrors: if own(&entry.name) { mirrors(&input.seen.components) } else { Vec::new() },
         };
         plan.roles.iter().map(state).collect()
@@ -392,4 +413,32 @@ fn mirrors(components: &BTreeMap<Component, Known<Workload>>) -> Vec<(RegionName
 
 fn names(components: &[&&Component]) -> String {
     components.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(features: Known<FeatureFacts>) -> (Truth, &'static str, String) {
+        let condition = features_fresh(&features);
+        (condition.truth, condition.reason, condition.message)
+    }
+
+    fn seen(level: FeatureLevel, windows: &[&str]) -> Known<FeatureFacts> {
+        let incomplete_windows = windows.iter().map(ToString::to_string).collect();
+        Known::Fresh { value: FeatureFacts { level, incomplete_windows }, seen_at_ms: 0 }
+    }
+
+    #[test]
+    fn features_are_fresh_only_when_that_was_measured() {
+        assert_eq!(told(seen(FeatureLevel::Fresh, &[])).0, Truth::True);
+        let (truth, reason, message) = told(seen(FeatureLevel::Raised, &["1m", "1h"]));
+        assert_eq!((truth, reason), (Truth::False, "WindowsIncomplete"));
+        assert!(message.contains("1m, 1h"), "{message}");
+        assert_eq!(told(seen(FeatureLevel::Stopped, &["5s"])).1, "WindowsMissing");
+        let (truth, reason, message) = told(Known::unknown("the shards have not said"));
+        assert_eq!((truth, reason, message.as_str()), (Truth::Unknown, "NotMeasured", "the shards have not said"));
+        let stale = Known::Stale { value: FeatureFacts { level: FeatureLevel::Fresh, incomplete_windows: Vec::new() }, seen_at_ms: 0 };
+        assert_eq!(told(stale).0, Truth::Unknown);
+    }
 }

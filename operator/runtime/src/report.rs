@@ -44,7 +44,7 @@ pub(crate) fn status_of(
         spec_digest,
         data_plane_version: plan.map(|plan| plan.data_plane_version.clone()),
         phase: Some(phase(told.phase)),
-        features: Some(FeatureFreshness::Unknown),
+        features: Some(freshness(told.features)),
         model: told.model.as_deref().map(|digest| digest.chars().take(12).collect()),
         regions: told.regions.iter().map(|state| of_region(state, region, told, &before, now)).collect(),
         waiting_on: told.waiting_on.as_deref().map(|why| shortened(why, 2048)),
@@ -64,6 +64,15 @@ fn phase(phase: planner::Phase) -> Phase {
         planner::Phase::Rejoining => Phase::Rejoining,
         planner::Phase::Witness => Phase::Witness,
         planner::Phase::Deleting => Phase::Deleting,
+    }
+}
+
+fn freshness(level: Option<planner::FeatureLevel>) -> FeatureFreshness {
+    match level {
+        Some(planner::FeatureLevel::Fresh) => FeatureFreshness::Fresh,
+        Some(planner::FeatureLevel::Raised) => FeatureFreshness::Raised,
+        Some(planner::FeatureLevel::Stopped) => FeatureFreshness::Stopped,
+        None => FeatureFreshness::Unknown,
     }
 }
 
@@ -90,7 +99,7 @@ fn of_region(
         name: state.name.as_str().into(),
         role: state.role.to_string(),
         health: Some(health),
-        features: Some(FeatureFreshness::Unknown),
+        features: Some(freshness(state.features)),
         mirror: state.mirrors.iter().map(|(origin, state)| of_mirror(origin, *state, mirrors_before.unwrap_or_default(), now)).collect(),
         model,
     }

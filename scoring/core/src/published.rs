@@ -3,12 +3,16 @@
 //! A reader cannot tell how old a value is by a clock of another machine. So it looks when the value changed, by its own
 //! clock, and adds to every age what has passed since; a value that has not changed for as long as it says is nothing known.
 
+mod heard;
+
 use std::collections::BTreeMap;
 
 use domain::{Epoch, Known, RegionName};
 use proto::fraud::v1;
 
 use crate::freshness::OriginData;
+
+pub use heard::{Heard, origins};
 
 /// The version of the published meaning.
 const VERSION: u32 = 1;

@@ -1,8 +1,6 @@
 //! What is known to be missing in the features, for the decisions: read from the shards four times a second, beside the
 //! decisions, and judged with `scoring_core::freshness`.
 
-mod told;
-
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -15,13 +13,13 @@ use proto::fraud::v1;
 use scoring_core::{
     decide::FeatureState,
     freshness::{Completeness, Freshness, Memory, OriginData, Staleness, assess},
+    published::{self, Heard},
     windows::{Window, Windows},
 };
 use scoring_features::RedisStore;
 use tokio::time::MissedTickBehavior;
 
 use crate::{metrics::Metrics, pipeline::Clock};
-use told::Told;
 
 const INTERVAL: Duration = Duration::from_millis(250);
 /// When nothing was judged for so long, what was judged last is not believed any more.
@@ -151,18 +149,27 @@ impl FreshnessWatch {
     pub(crate) async fn follow(&self, store: &RedisStore, staleness: Staleness, metrics: &Metrics, clock: &Clock) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut told, mut memory) = (Told::default(), Memory::default());
+        let (started, mut heard, mut memory) = (Instant::now(), BTreeMap::new(), Memory::default());
         loop {
             ticks.tick().await;
             let said = store.published_freshness(tokio::time::Instant::now() + INTERVAL).await;
             let now = Instant::now();
-            told.note(said, now);
-            let origins = told.origins(now);
+            let now_ms = u64::try_from(now.saturating_duration_since(started).as_millis()).unwrap_or(u64::MAX);
+            note(&mut heard, said, now_ms);
+            let origins = published::origins(&heard.values().collect::<Vec<_>>(), now_ms);
             let freshness = assess(&origins, store.windows(), &staleness, &mut memory, clock());
             let view = View::of(&freshness, &origins, now);
             metrics.freshness(&view, &origins, freshness.warned);
             self.judged.store(Arc::new(view));
         }
+    }
+}
+
+/// What each shard that the plan has says now; a shard that it has no more is forgotten.
+fn note(heard: &mut BTreeMap<u16, Heard>, said: Vec<(u16, Option<Vec<u8>>)>, now_ms: u64) {
+    heard.retain(|shard, _| said.iter().any(|(known, _)| known == shard));
+    for (shard, bytes) in said {
+        heard.entry(shard).or_default().note(bytes.as_deref(), now_ms);
     }
 }
 

@@ -5,6 +5,8 @@ use redis::aio::MultiplexedConnection;
 
 use crate::{Finding, RedisUsers, Settings, ShardClient, ShardError, WantedSettings};
 
+const FRESH_KEY: &str = "fp:fresh";
+
 /// Open until it is dropped, or until the process ends.
 pub struct Visit {
     client: ShardClient,
@@ -28,6 +30,17 @@ impl Visit {
         let mut pipe = redis::pipe();
         pipe.cmd("PING").ignore();
         self.client.ask(&mut self.connection, &self.address, &pipe).await
+    }
+
+    /// What the builder has published in it of how far it has folded (see `scoring_core::published`), if anything.
+    ///
+    /// # Errors
+    /// When there is no answer, or an error.
+    pub async fn published_freshness(&mut self) -> Result<Option<Vec<u8>>, ShardError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("GET").arg(FRESH_KEY);
+        let (published,) = self.client.ask(&mut self.connection, &self.address, &pipe).await?;
+        Ok(published)
     }
 
     /// What is wrong with the process's version and settings.

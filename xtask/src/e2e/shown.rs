@@ -22,6 +22,9 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
         let seen = columns(&run.sandbox, region, &active);
         run.checks.check(&format!("{}: `kubectl get fraud -A` shows active region, phase, model and readiness", region.name), seen);
     }
+    for region in &regions {
+        run.checks.check(&format!("{}: features are Fresh, as measured", region.name), features_fresh(&run.sandbox, region));
+    }
     let first = regions.first().context("the sandbox has no regions")?;
     run.checks.check("`kubectl explain fraudpipeline.spec.failover` explains mode and lease", explain(&run.sandbox, first));
     for region in &regions {
@@ -31,6 +34,19 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Without payments the heartbeats of the logs still say how far the features are.
+fn features_fresh(sandbox: &Sandbox, region: &Region) -> Result<String> {
+    let wait = ["wait", "--namespace", NAMESPACE, "fraudpipeline/payments", "--for=condition=FeaturesFresh", "--timeout=60s"];
+    cluster::kubectl(sandbox, region, &wait)?;
+    let state = cluster::kubectl(
+        sandbox,
+        region,
+        &["get", "--namespace", NAMESPACE, "fraudpipeline/payments", "--output=jsonpath={.status.features}"],
+    )?;
+    ensure!(state == "Fresh", "status.features is {state}");
+    Ok(state)
 }
 
 fn columns(sandbox: &Sandbox, region: &Region, active: &str) -> Result<String> {

@@ -63,6 +63,7 @@ pub fn settled(own: usize) -> Observation {
         shards: vec![],
         copies: BTreeMap::new(),
         faults: Vec::new(),
+        features: Known::unknown("test"),
         components: [Component::Decision, Component::Inference, Component::Builder]
             .map(|component| (component, fresh(Workload { ready: 1, wanted: 1 })))
             .into(),

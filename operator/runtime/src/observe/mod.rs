@@ -1,5 +1,6 @@
 //! Looks. Whatever cannot be learnt is unknown, with the reason; looking at a pipeline never fails as a whole.
 
+mod freshness;
 mod inputs;
 mod pods;
 mod pulse;
@@ -34,12 +35,13 @@ pub(crate) struct Observer {
     topics: Arc<Topics>,
     pulse: Arc<Pulse>,
     metrics: Metrics,
+    judge: freshness::Judge,
     started: Instant,
 }
 
 impl Observer {
     pub(crate) fn new(client: Client, cache: Cache, region: RegionName, topics: Arc<Topics>, pulse: Arc<Pulse>, metrics: Metrics) -> Self {
-        Self { client, cache, region, topics, pulse, metrics, started: Instant::now() }
+        Self { client, cache, region, topics, pulse, metrics, judge: freshness::Judge::default(), started: Instant::now() }
     }
 
     /// What exists of all that a manifest refers to.
@@ -76,12 +78,16 @@ impl Observer {
         );
         self.metrics.shards(&owner.namespace, &owner.name, &shards::role_names(&shards));
         let components = pods::look(self, owner, plan, effective);
-        Observation { view, topics, shards, copies, components, faults: self.pulse.faults(owner) }
+        let (readings, now_ms) = self.pulse.readings(owner);
+        let times = (now_ms, jiff::Timestamp::now().as_millisecond());
+        let features = self.judge.judge(owner, effective, &addresses, &readings, times);
+        Observation { view, topics, shards, copies, components, features, faults: self.pulse.faults(owner) }
     }
 
     /// A pipeline that is taken down is not looked at any more.
     pub(crate) fn forget(&self, owner: &Owner) {
         self.pulse.forget(owner);
+        self.judge.forget(owner);
     }
 
     /// What there is before a plan: nothing, but perhaps a view that pods read.

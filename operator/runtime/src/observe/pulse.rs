@@ -8,13 +8,14 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use domain::HostPort;
 use feature_shards::{Finding, RedisUsers, ShardClient, Visit, WantedSettings};
 use futures::channel::mpsc;
 use operator_planner::SettingFault;
+use scoring_core::published::Heard;
 use tokio::task::JoinSet;
 
 use crate::kinds::Owner;
@@ -26,6 +27,8 @@ const ARRIVE_WITHIN: Duration = Duration::from_secs(1);
 /// So many answers in a row must be missing before a process counts as silent.
 const MISSED_MAX: u32 = 3;
 
+/// How far the builder says it is, is read after so many beats (a second).
+const BEATS_BETWEEN_READINGS: u32 = 3;
 /// Settings are looked at with each new connection, and after so many beats (a minute).
 const BEATS_BETWEEN_CHECKS: u32 = 200;
 
@@ -33,6 +36,8 @@ const BEATS_BETWEEN_CHECKS: u32 = 200;
 pub(crate) struct Pulse {
     changed: mpsc::Sender<()>,
     watched: Mutex<BTreeMap<(String, String), Watched>>,
+    /// What times count from.
+    started: Instant,
 }
 
 /// As whom a process is visited, and how it should be.
@@ -46,10 +51,14 @@ pub(super) struct Guest {
 /// By process. One that is as it should be is not in it.
 type Findings = Arc<Mutex<BTreeMap<HostPort, Vec<Finding>>>>;
 
+/// By process: what the builder has published in it.
+type Readings = Arc<Mutex<BTreeMap<HostPort, Heard>>>;
+
 struct Watched {
     guest: Guest,
     addresses: Vec<HostPort>,
     findings: Findings,
+    readings: Readings,
     /// Ends with this value.
     _beats: JoinSet<()>,
 }
@@ -57,7 +66,7 @@ struct Watched {
 impl Pulse {
     /// `changed` is told when something about a process has changed.
     pub(crate) fn new(changed: mpsc::Sender<()>) -> Self {
-        Self { changed, watched: Mutex::default() }
+        Self { changed, watched: Mutex::default(), started: Instant::now() }
     }
 
     /// Looks at exactly these processes of a pipeline from now on. Changed credentials mean new connections.
@@ -66,12 +75,19 @@ impl Pulse {
         if watched.get(&key(owner)).is_some_and(|now| now.guest == guest && now.addresses == addresses) {
             return;
         }
-        let (mut beats, findings) = (JoinSet::new(), Findings::default());
+        let (mut beats, findings, readings) = (JoinSet::new(), Findings::default(), Readings::default());
         for address in &addresses {
-            let heart = Heart { guest: guest.clone(), address: address.clone(), findings: findings.clone(), changed: self.changed.clone() };
+            let heart = Heart {
+                guest: guest.clone(),
+                address: address.clone(),
+                findings: findings.clone(),
+                readings: readings.clone(),
+                started: self.started,
+                changed: self.changed.clone(),
+            };
             beats.spawn(heart.run());
         }
-        watched.insert(key(owner), Watched { guest, addresses, findings, _beats: beats });
+        watched.insert(key(owner), Watched { guest, addresses, findings, readings, _beats: beats });
     }
 
     /// What is wrong with the settings of a pipeline's processes.
@@ -81,6 +97,13 @@ impl Pulse {
         lock(&watched.findings).values().flatten().map(fault).collect()
     }
 
+    /// What is published in a pipeline's processes, by process, and the time now on the clock of these readings.
+    pub(super) fn readings(&self, owner: &Owner) -> (BTreeMap<HostPort, Heard>, u64) {
+        let watched = lock(&self.watched);
+        let readings = watched.get(&key(owner)).map(|watched| lock(&watched.readings).clone()).unwrap_or_default();
+        (readings, elapsed_ms(self.started))
+    }
+
     pub(crate) fn forget(&self, owner: &Owner) {
         lock(&self.watched).remove(&key(owner));
     }
@@ -88,6 +111,10 @@ impl Pulse {
 
 fn key(owner: &Owner) -> (String, String) {
     (owner.namespace.clone(), owner.name.clone())
+}
+
+fn elapsed_ms(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,6 +136,8 @@ struct Heart {
     guest: Guest,
     address: HostPort,
     findings: Findings,
+    readings: Readings,
+    started: Instant,
     changed: mpsc::Sender<()>,
 }
 
@@ -122,6 +151,9 @@ impl Heart {
                 Some(visit) if news || beats % BEATS_BETWEEN_CHECKS == 0 => self.check(visit).await,
                 _ => false,
             };
+            if let Some(visit) = visit.as_mut().filter(|_| beats % BEATS_BETWEEN_READINGS == 0) {
+                self.read(visit).await;
+            }
             if news || new_settings {
                 // Full: a pass is coming already.
                 drop(self.changed.try_send(()));
@@ -155,6 +187,12 @@ impl Heart {
         }
         *visit = Some(open);
         Beat::Answered
+    }
+
+    /// Without an answer nothing new is known, and what was heard before grows old.
+    async fn read(&self, visit: &mut Visit) {
+        let Ok(Ok(published)) = tokio::time::timeout(ANSWER_WITHIN, visit.published_freshness()).await else { return };
+        lock(&self.readings).entry(self.address.clone()).or_default().note(published.as_deref(), elapsed_ms(self.started));
     }
 
     /// Whether something else is wrong with the settings than before.
