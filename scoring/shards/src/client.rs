@@ -112,6 +112,11 @@ impl ShardClient {
         Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
     }
 
+    /// User and password, for a connection that speaks something else than commands and answers.
+    pub fn login(&self) -> Option<(&str, &str)> {
+        self.login.as_ref().map(|login| (login.user.as_str(), login.password.as_str()))
+    }
+
     fn user(&self) -> &str {
         self.login.as_ref().map_or("default", |login| &login.user)
     }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod contents;
 mod error;
 mod follow;
 mod health;
@@ -22,6 +23,7 @@ mod settings;
 mod unplanned;
 
 pub use client::ShardClient;
+pub use contents::{Contents, UpstreamLogin};
 pub use error::ShardError;
 pub use follow::Upstream;
 pub use health::{Health, ReplicaHealth};
@@ -39,5 +41,9 @@ pub use unplanned::{Unplanned, UnplannedReport};
 pub(crate) const EPOCH_KEY: &str = "fp:epoch";
 /// The primary's own clock in milliseconds, as it was when somebody last wrote it.
 pub(crate) const HEARTBEAT_KEY: &str = "fp:heartbeat";
+/// Up to where each log has been folded into this shard.
+pub(crate) const VECTOR_KEY: &str = "fp:vector";
+/// From when on the builder reads logs of which it has no position: `fraud-features rebuild` writes it.
+pub const READ_FROM_KEY: &str = "fp:read_from";
 /// So many replicas nobody has: a primary that wants them refuses all writes, also after a pause has lapsed.
 pub(crate) const NO_WRITES: u64 = 255;
