@@ -55,8 +55,8 @@ pub(crate) struct Opened {
 
 /// Where to begin.
 pub(crate) enum From {
-    /// Where the shards stand, or from the oldest record that is needed at this time.
-    Folded { oldest_needed_ms: i64 },
+    /// Where the shards stand, or from the oldest record that is needed or was asked for.
+    Folded { oldest_needed_ms: i64, asked_ms: Option<i64> },
     /// At the end.
     End,
 }
@@ -75,9 +75,9 @@ pub(crate) async fn open(config: &Config, decoder: Decoder, kafka_metrics: &Kafk
         let present = partitions(consumer, decoder.logs(), timeout)?;
         let starts = match from {
             From::End => present.into_iter().map(|partition| at_end(consumer, partition, timeout)).collect::<Result<_, _>>()?,
-            From::Folded { oldest_needed_ms } => {
+            From::Folded { oldest_needed_ms, asked_ms } => {
                 let probe = Probe::new(&kafka, &metrics, timeout)?;
-                Starts { consumer, probe, decoder: &mut decoder, timeout }.find(present, oldest_needed_ms)?
+                Starts { consumer, probe, decoder: &mut decoder, timeout }.find(present, oldest_needed_ms, asked_ms)?
             }
         };
         Ok((decoder, starts))
@@ -232,24 +232,36 @@ struct Starts<'a> {
 }
 
 impl Starts<'_> {
-    fn find(mut self, present: Vec<PartitionHere>, oldest_needed_ms: i64) -> Result<BTreeMap<PartitionHere, Start>, LogError> {
-        let mut by_time = TopicPartitionList::with_capacity(present.len());
-        for (topic, partition) in &present {
-            by_time.add_partition_offset(topic, *partition, Offset::Offset(oldest_needed_ms))?;
-        }
-        let by_time = self.consumer.offsets_for_times(by_time, self.timeout)?;
+    fn find(
+        mut self,
+        present: Vec<PartitionHere>,
+        oldest_needed_ms: i64,
+        asked_ms: Option<i64>,
+    ) -> Result<BTreeMap<PartitionHere, Start>, LogError> {
+        let needed = self.first_since(&present, oldest_needed_ms)?;
+        let asked = asked_ms.map(|asked_ms| self.first_since(&present, asked_ms)).transpose()?.unwrap_or_default();
         let mut starts = BTreeMap::new();
         for here in present {
             let (low, high) = self.consumer.fetch_watermarks(&here.0, here.1, self.timeout)?;
-            let needed = match by_time.find_partition(&here.0, here.1).map(|found| found.offset()) {
-                Some(Offset::Offset(offset)) => Some(offset),
-                // No record is as young as that.
-                _ => None,
-            };
-            let start = self.start(&here, Bounds { low, high, needed })?;
+            let bounds = Bounds { low, high, needed: needed.get(&here).copied(), asked: asked.get(&here).copied() };
+            let start = self.start(&here, bounds)?;
             starts.insert(here, start);
         }
         Ok(starts)
+    }
+
+    /// The first record of each partition from a time on; a partition that has none is left out.
+    fn first_since(&self, present: &[PartitionHere], time_ms: i64) -> Result<BTreeMap<PartitionHere, i64>, LogError> {
+        let mut times = TopicPartitionList::with_capacity(present.len());
+        for (topic, partition) in present {
+            times.add_partition_offset(topic, *partition, Offset::Offset(time_ms))?;
+        }
+        let found = self.consumer.offsets_for_times(times, self.timeout)?;
+        let offset = |here: &PartitionHere| match found.find_partition(&here.0, here.1)?.offset() {
+            Offset::Offset(offset) => Some((here.clone(), offset)),
+            _ => None,
+        };
+        Ok(present.iter().filter_map(offset).collect())
     }
 
     fn start(&mut self, here: &PartitionHere, bounds: Bounds) -> Result<Start, LogError> {

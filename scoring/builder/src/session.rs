@@ -122,10 +122,11 @@ impl Builder {
     /// Reading where the shards stand.
     async fn begin(&self) -> Result<(String, Opened), SessionError> {
         let folded = self.store.positions(self.config.limits.fold_timeout).await?;
+        let asked_ms = self.store.read_from(self.config.limits.fold_timeout).await?;
         let cluster_id = self.admin.cluster_id().await?;
         let decoder = Decoder::new(cluster_id.clone(), self.config.logs(), folded);
         let oldest_needed_ms = now_ms().saturating_sub(self.longest_ms());
-        let opened = open(&self.config, decoder, &self.kafka_metrics, From::Folded { oldest_needed_ms }).await?;
+        let opened = open(&self.config, decoder, &self.kafka_metrics, From::Folded { oldest_needed_ms, asked_ms }).await?;
         Ok((cluster_id, opened))
     }
 

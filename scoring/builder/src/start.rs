@@ -12,6 +12,8 @@ pub(crate) struct Bounds {
     pub(crate) high: i64,
     /// The first record that a window can still need; `None` when none is that young.
     pub(crate) needed: Option<i64>,
+    /// The first record from the time on that was asked for when the shards were emptied; `None` when nothing was.
+    pub(crate) asked: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +33,13 @@ pub(crate) enum Gap {
 }
 
 impl Bounds {
-    /// Without a position: everything that a window can need. Values of profiles do not grow old.
+    /// Without a position: everything that a window can need, and what was asked for. Values of profiles do not grow old.
     fn anew(&self, holds: Holds) -> Start {
         let offset = match holds {
-            Holds::Events => self.needed.unwrap_or(self.high).clamp(self.low, self.high.max(self.low)),
+            Holds::Events => {
+                let needed = self.needed.unwrap_or(self.high);
+                self.asked.map_or(needed, |asked| asked.min(needed)).clamp(self.low, self.high.max(self.low))
+            }
             Holds::Profiles => self.low,
         };
         Start { offset, expired: 0 }
@@ -106,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { low: 10, high: 100, needed: Some(20) };
+    const BOUNDS: Bounds = Bounds { low: 10, high: 100, needed: Some(20), asked: None };
 
     fn at(offset: i64) -> Result<Start, Gap> {
         Ok(Start { offset, expired: 0 })
@@ -121,8 +126,17 @@ mod tests {
     fn a_partition_that_no_shard_knows_is_read_from_the_oldest_record_that_a_window_needs() {
         let start = |needed| Bounds { needed, ..BOUNDS }.start(None, Holds::Events);
         assert_eq!([start(Some(20)), start(None), start(Some(5))], [at(20), at(100), at(10)]);
-        assert_eq!(Bounds { low: 0, high: 0, needed: None }.start(None, Holds::Events), at(0));
+        assert_eq!(Bounds { low: 0, high: 0, needed: None, asked: None }.start(None, Holds::Events), at(0));
         assert_eq!(BOUNDS.start(None, Holds::Profiles), at(10), "what a batch loaded does not grow old");
+    }
+
+    #[test]
+    fn what_was_asked_for_is_read_too_and_never_less_than_a_window_needs() {
+        let start = |asked| Bounds { asked: Some(asked), ..BOUNDS }.start(None, Holds::Events);
+        assert_eq!([15, 5, 30].map(start), [15, 10, 20].map(at));
+        let asked = Bounds { asked: Some(15), ..BOUNDS };
+        assert_eq!(asked.start(Some(50), Holds::Events), at(50), "only where there is no position");
+        assert_eq!(asked.start(Some(4), Holds::Events), Ok(Start { offset: 10, expired: 6 }));
     }
 
     #[test]
@@ -132,7 +146,7 @@ mod tests {
         assert_eq!(young.start(Some(4), Holds::Events), Err(Gap::Below { position: 4, low: 10 }));
         assert_eq!(BOUNDS.start(Some(4), Holds::Profiles), Err(Gap::Below { position: 4, low: 10 }));
         // An empty log does not tell how old what was in it is.
-        let empty = Bounds { low: 10, high: 10, needed: None };
+        let empty = Bounds { low: 10, high: 10, needed: None, asked: None };
         assert_eq!(empty.start(Some(4), Holds::Events), Err(Gap::Below { position: 4, low: 10 }));
         assert_eq!(BOUNDS.start(Some(101), Holds::Events), Err(Gap::Beyond { position: 101, high: 100 }));
     }

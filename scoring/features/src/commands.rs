@@ -14,6 +14,8 @@ use crate::request::Request;
 pub(crate) const EPOCH_KEY: &str = "fp:epoch";
 /// Up to where each log has been folded into this shard.
 pub(crate) const VECTOR_KEY: &str = "fp:vector";
+/// From when on logs without a position are folded.
+pub(crate) const READ_FROM_KEY: &str = "fp:read_from";
 /// How often this shard has been folded into.
 pub(crate) const FOLDS_KEY: &str = "fp:folds";
 /// The users of this shard who are asked for most: 16 bytes each.

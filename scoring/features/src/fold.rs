@@ -31,7 +31,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     FeatureMetrics, LogPartition, LogParts, Positions, RedisStore,
-    commands::{EntityKey, VECTOR_KEY},
+    commands::{EntityKey, READ_FROM_KEY, VECTOR_KEY},
     link::text_of,
     logs::minimum,
     request::Request,
@@ -52,7 +52,7 @@ pub struct Folded {
 pub struct FoldCounts {
     /// Older than the exact horizon, and new.
     pub late: u64,
-    /// Older than the longest window: not folded.
+    /// Older than the longest window: in no count, only in the profile of a user or card.
     pub expired: u64,
     /// Folded from a log before.
     pub duplicates: u64,
@@ -124,6 +124,18 @@ impl RedisStore {
         let shards = self.shards();
         let vectors = try_join_all(shards.all().map(|shard| vector_of(shard, deadline, &self.metrics))).await?;
         Ok(minimum(vectors))
+    }
+
+    /// From when on a log is to be folded of which there is no position, where somebody has said so (`fraud-features rebuild`):
+    /// in milliseconds, the earliest that a shard says.
+    ///
+    /// # Errors
+    /// When a shard does not answer within `within`.
+    pub async fn read_from(&self, within: Duration) -> Result<Option<i64>, FoldError> {
+        let deadline = Instant::now() + within;
+        let shards = self.shards();
+        let said = try_join_all(shards.all().map(|shard| read_from_of(shard, deadline, &self.metrics))).await?;
+        Ok(said.into_iter().flatten().min())
     }
 
     /// Folds `logs` into the values of all entities that they tell of, trims these to what is needed at `now_ms`, and sets the
@@ -261,6 +273,14 @@ async fn vector_of(shard: &Shard, deadline: Instant, metrics: &FeatureMetrics) -
         _ => Err(damaged(shard, &partition)),
     };
     entries.into_iter().map(parsed).collect()
+}
+
+/// What cannot be read says nothing: then all is folded that a window needs.
+async fn read_from_of(shard: &Shard, deadline: Instant, metrics: &FeatureMetrics) -> Result<Option<i64>, FoldError> {
+    let mut request = Request::with_room_for(1);
+    request.command(&[b"GET", READ_FROM_KEY.as_bytes()]);
+    let answer = ask(shard, &request, deadline, metrics).await?.into_iter().next().unwrap_or_default();
+    Ok(redis::from_redis_value::<Option<String>>(answer).ok().flatten().and_then(|text| position(&text)))
 }
 
 /// An entry of a vector.

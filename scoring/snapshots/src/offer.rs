@@ -91,13 +91,13 @@ pub(crate) struct Offer {
 
 impl Offer {
     /// Listens where the process can reach us: on the address from which we reach it, unless another one is given.
-    pub(crate) async fn open(target: &HostPort, advertised: Option<&HostPort>, port: u16, offset: u64) -> Result<Self, SnapshotError> {
+    pub(crate) async fn open(target: &HostPort, advertised: Option<&str>, port: u16, offset: u64) -> Result<Self, SnapshotError> {
         let failed = |error: io::Error| SnapshotError::not_taken(target, format!("nothing can be offered to it: {error}"));
         let own = own_address(target).await.map_err(failed)?;
         let any: IpAddr = if own.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let listener = TcpListener::bind((if advertised.is_some() { any } else { own }, port)).await.map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
-        let address = advertised.cloned().unwrap_or(HostPort { host: own.to_string(), port });
+        let address = HostPort { host: advertised.map_or_else(|| own.to_string(), str::to_owned), port };
         // A history of its own: nobody who follows the process later can take its former history for this one.
         let replication_id = hex::encode(rand::random::<[u8; 20]>());
         Ok(Self { listener, address, replication_id, offset })

@@ -50,8 +50,7 @@ pub(crate) async fn replace(
     options: &ReplaceOptions,
 ) -> Result<(), SnapshotError> {
     let login = client.upstream_login(target).await?;
-    let advertised = options.advertise.as_ref().map(|host| HostPort { host: host.clone(), port: options.port });
-    let offer = Offer::open(target, advertised.as_ref(), options.port, offset).await?;
+    let offer = Offer::open(target, options.advertise.as_deref(), options.port, offset).await?;
     client.change(target, &Change::Follow(offer.address.clone()), options.epoch).await?;
     let handing = async {
         offer.hand_over(target, login.as_ref(), data).await?;

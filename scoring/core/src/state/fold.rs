@@ -22,7 +22,7 @@ pub struct Folded {
     /// Records that the value did not have and that are older than the exact horizon. They are folded: into the exact part
     /// while the entity has few events, else into their pane.
     pub late: u32,
-    /// Records older than the longest window: not folded.
+    /// Records older than the longest window: they are in no count any more, but a user's or card's profile knows them.
     pub expired: u32,
     /// Records that had been folded from a log before, or come twice.
     pub duplicates: u32,
@@ -37,7 +37,8 @@ pub struct Folded {
 /// Folds what logs say into the value of an entity, and trims it to what is needed at `now_ms`.
 ///
 /// - A record whose identity the value has: the winner stays and is marked as folded. Any other is added, marked, unless it
-///   is older than the longest window.
+///   is older than the longest window: then it only enters the profile of a user or card, as it would have by now if it had
+///   come in time. So a log that is folded anew makes known whom it has told of, however long ago.
 /// - What is older than the longest window leaves. While there are more than `exact_events` records and the oldest is older
 ///   than the exact horizon, it leaves: if marked, into its pane; if not, it is dropped, because its log record brings it.
 /// - Beyond `events_max` the oldest are dropped and the value says so for as long as a window misses them.
@@ -59,6 +60,9 @@ pub(super) fn fold_whole(kind: EntityKind, value: &[u8], additions: Additions<'_
     for record in additions.records {
         if record.time_ms <= config.expired_at(now_ms) {
             folded.expired += 1;
+            if kind.has_profile() {
+                parts.profile.add(record, config.known_max());
+            }
             continue;
         }
         match unique.note(EventSlot::new(record, true)) {

@@ -102,9 +102,17 @@ fn an_event_late_for_a_dense_entity_goes_to_its_pane() {
 }
 
 #[test]
-fn what_is_older_than_the_longest_window_is_counted_and_not_folded() {
-    let folded = fold(USER, Vec::new(), Additions { records: &[record(1, NOW - 101_000)], values: &[] }, NOW, &small_config(512));
-    assert_eq!((folded.expired, folded.changed, folded.value.len()), (1, false, 0));
+fn what_is_older_than_the_longest_window_is_counted_and_only_makes_known() {
+    let late = |kind| fold(kind, Vec::new(), Additions { records: &[record(1, NOW - 101_000)], values: &[] }, NOW, &small_config(512));
+    let ip = late(EntityKind::Ip);
+    assert_eq!((ip.expired, ip.changed, ip.value.len()), (1, false, 0));
+    let user = late(USER);
+    let after = state(&user.value);
+    assert_eq!((user.expired, after.records().len(), after.panes().as_slice().len()), (1, 0, 0));
+    assert_eq!(after.profile().first_seen_ms(), Some(NOW - 101_000));
+    // As if it had come in time and had grown old.
+    let in_time = fold_in(&fold_in(&[], &[record(1, NOW - 101_000)], NOW - 100_000), &[], NOW);
+    assert_eq!(user.value, in_time);
 }
 
 #[test]
