@@ -4,6 +4,12 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::snapshots::{
+    RebuildArguments, ReplaceArguments, RestoreArguments, SnapshotArguments, SnapshotsArguments, StoreArguments,
+};
+
+mod snapshots;
+
 const EXAMPLES: &str = "Sides of a shard are named by a region of the --addresses file, or by addresses separated by commas, one for each shard.
 
 Examples:
@@ -12,6 +18,10 @@ Examples:
   fraud-features promote --planned --from us-east --to eu-west --epoch 7 --addresses shards.yaml --password-file operator.password
   fraud-features promote --unplanned --to eu-west --epoch 7 --addresses shards.yaml --password-file operator.password
   fraud-features follow --of us-east --upstream eu-west --epoch 7 --addresses shards.yaml --password-file operator.password
+  fraud-features snapshot --plan plan.yaml --store s3://backups/features --user snapshot --password-file snapshot.password
+  fraud-features snapshots --pipeline payments --store s3://backups/features
+  fraud-features restore --plan plan.yaml --store s3://backups/features --password-file operator.password
+  fraud-features rebuild --plan plan.yaml --overwrite --password-file operator.password
 
 The file of addresses:
   regions:                # as they are reached from here; one address for each shard, in order
@@ -20,7 +30,7 @@ The file of addresses:
   exposed:                # as the shards of other regions reach them, where that differs
     eu-west: [\"198.51.100.7:30400\", \"198.51.100.7:30401\"]
 
-Exit codes: 0 done, all well; 1 failed; 2 wrong arguments; 3 something is left to do or not as it should be, the output says what; 4 refused by a rule (a newer epoch, an empty copy), nothing was changed.";
+Exit codes: 0 done, all well; 1 failed; 2 wrong arguments; 3 something is left to do or not as it should be, the output says what; 4 refused by a rule (a newer epoch, an empty copy, a damaged snapshot), nothing was changed.";
 
 #[derive(Parser)]
 #[command(name = "fraud-features", version, about = "Look at the feature store's shards, and change their roles", after_help = EXAMPLES)]
@@ -65,6 +75,14 @@ pub(crate) enum Command {
     Hold(HoldArguments),
     /// Measure how far copies are behind their primaries
     Lag(LagArguments),
+    /// Take a snapshot from replicas, and delete those that are too old
+    Snapshot(SnapshotArguments),
+    /// List snapshots
+    Snapshots(SnapshotsArguments),
+    /// Put a snapshot into empty shards and make them primaries; the builder folds what came after
+    Restore(RestoreArguments),
+    /// Empty shards and make them primaries; the builder folds the logs anew
+    Rebuild(RebuildArguments),
     /// Print a shell completion script
     Completion {
         /// The shell: bash, zsh, fish, elvish or powershell
@@ -183,6 +201,10 @@ mod tests {
         Arguments::command().debug_assert();
         assert!(accepts("fraud-features promote --planned --from a:1 --to b:1 --epoch 2"));
         assert!(accepts("fraud-features promote --unplanned --to b:1 --epoch 2 --force"));
+        assert!(accepts("fraud-features snapshot --store file:///s --of a:1 --region us-east --pipeline p --keep 7d"));
+        assert!(accepts("fraud-features snapshot --store s3://b --plan p --skip-primaries"));
+        assert!(accepts("fraud-features restore --store s3://b --to a:1 --pipeline p --epoch 2 --snapshot 20261120T080000.000Z"));
+        assert!(accepts("fraud-features rebuild --plan p --overwrite --read-from 2026-11-20T00:00:00Z"));
         for wrong in [
             "fraud-features promote --from a:1 --to b:1 --epoch 2",
             "fraud-features promote --planned --unplanned --from a:1 --to b:1 --epoch 2",
@@ -191,6 +213,13 @@ mod tests {
             "fraud-features promote --unplanned --to b:1",
             "fraud-features hold --of a:1",
             "fraud-features follow --of a:1 --upstream b:1",
+            "fraud-features snapshot --store file:///s",
+            "fraud-features snapshot --store file:///s --of a:1 --region us-east",
+            "fraud-features snapshot --store file:///s --plan p --of a:1",
+            "fraud-features snapshot --store file:///s --plan p --keep 7w",
+            "fraud-features restore --store file:///s --to a:1 --pipeline p",
+            "fraud-features rebuild --of a:1",
+            "fraud-features rebuild --of a:1 --epoch 2 --read-from yesterday",
         ] {
             assert!(!accepts(wrong), "{wrong}");
         }

@@ -8,6 +8,7 @@ mod arguments;
 mod promote;
 mod roles;
 mod show;
+mod snapshots;
 
 use std::process::ExitCode;
 
@@ -27,7 +28,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            let refused = error.downcast_ref::<feature_shards::ShardError>().is_some_and(feature_shards::ShardError::is_refusal);
+            let refused = error.downcast_ref::<feature_shards::ShardError>().is_some_and(feature_shards::ShardError::is_refusal)
+                || error.downcast_ref::<feature_snapshots::SnapshotError>().is_some_and(feature_snapshots::SnapshotError::is_refusal);
             if refused { ExitCode::from(REFUSED) } else { ExitCode::FAILURE }
         }
     }
@@ -38,6 +40,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         clap_complete::generate(*shell, &mut Arguments::command(), "fraud-features", &mut std::io::stdout());
         return Ok(ExitCode::SUCCESS);
     }
+    // Two TLS implementations are linked; whoever connects to a bucket first would have to guess.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = client(&arguments.login)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(Box::pin(act(arguments, &client)))
@@ -52,6 +56,10 @@ async fn act(arguments: &Arguments, client: &ShardClient) -> anyhow::Result<Exit
         Command::Follow(follow) => roles::follow(client, &addresses, follow, output).await,
         Command::Hold(hold) => roles::hold(client, &addresses, hold, output).await,
         Command::Promote(promote) => promote::run(client, &addresses, promote, output).await,
+        Command::Snapshot(snapshot) => snapshots::take(client, &addresses, snapshot, output).await,
+        Command::Snapshots(list) => snapshots::list(list, output).await,
+        Command::Restore(restore) => snapshots::restore(client, &addresses, restore, output).await,
+        Command::Rebuild(rebuild) => snapshots::rebuild(client, &addresses, rebuild, output).await,
         Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }
 }

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use domain::{Epoch, HostPort};
-use feature_shards::{ShardClient, ShardError, Upstream};
+use feature_shards::{ShardClient, Upstream};
+use feature_snapshots::SnapshotError;
 use futures::future::join_all;
 use serde::Serialize;
 
@@ -30,8 +31,9 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn of(shard: u16, address: &HostPort, outcome: Result<String, ShardError>) -> Self {
-        let refused = outcome.as_ref().is_err_and(ShardError::is_refusal);
+    pub(crate) fn of(shard: u16, address: &HostPort, outcome: Result<String, impl Into<SnapshotError>>) -> Self {
+        let outcome = outcome.map_err(Into::into);
+        let refused = outcome.as_ref().is_err_and(SnapshotError::is_refusal);
         let problem = outcome.as_ref().err().map(ToString::to_string);
         Self { shard, address: address.clone(), done: outcome.ok(), problem, refused }
     }

@@ -49,7 +49,8 @@ impl Copying {
     /// When the process does not answer, lets nobody in, or has no primary of its own at the moment.
     pub(crate) async fn begin(client: &ShardClient, address: &HostPort) -> Result<Self, SnapshotError> {
         let connecting = TcpStream::connect((address.host.as_str(), address.port));
-        let connected = tokio::time::timeout(CONNECT_WITHIN, connecting).await.map_err(|_| SnapshotError::copy(address, "it does not answer"))?;
+        let connected =
+            tokio::time::timeout(CONNECT_WITHIN, connecting).await.map_err(|_| SnapshotError::copy(address, "it does not answer"))?;
         let stream = connected.map_err(|error| SnapshotError::copy(address, error.to_string()))?;
         let mut talk = Talk { address, client, stream: BufReader::with_capacity(READ_BYTES, stream) };
         talk.log_in().await?;

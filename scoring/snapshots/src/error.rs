@@ -9,7 +9,9 @@ use feature_shards::ShardError;
 pub enum SnapshotError {
     #[error(transparent)]
     Shard(#[from] ShardError),
-    #[error("shard {shard} has no process that copies can be taken from: {seen}. A snapshot costs a primary time, so only replicas give one")]
+    #[error(
+        "shard {shard} has no process that copies can be taken from: {seen}. A snapshot costs a primary time, so only replicas give one"
+    )]
     NoCopy { shard: u16, seen: String },
     #[error("all shards of this region are primaries: take the snapshot in a region that follows, or give the shards replicas")]
     AllPrimaries,
@@ -29,13 +31,19 @@ pub enum SnapshotError {
     Manifest { id: String, problem: String },
     #[error("snapshot {id} has format {format}, and this version reads up to {}: use a newer fraud-features", crate::manifest::FORMAT)]
     NewerFormat { id: String, format: u32 },
-    #[error("snapshot {id}: {problem}. Entities would be looked for in other shards than they are in: restore into the same number of shards")]
+    #[error(
+        "snapshot {id}: {problem}. Entities would be looked for in other shards than they are in: restore into the same number of shards"
+    )]
     OtherSlots { id: String, problem: String },
     #[error("{object} is damaged: {problem}. Nothing was changed; take another snapshot")]
     Damaged { object: String, problem: String },
-    #[error("{address} is not empty, it holds {entities} entities: nothing was changed. Name an empty process, or replace what it holds with --overwrite")]
+    #[error(
+        "{address} is not empty, it holds {entities} entities: nothing was changed. Name an empty process, or replace what it holds with --overwrite"
+    )]
     NotEmpty { address: HostPort, entities: u64 },
-    #[error("{address} runs Redis {version}, and the snapshot was taken from Redis {taken_from}: nothing was changed. Use the same version or a newer one")]
+    #[error(
+        "{address} runs Redis {version}, and the snapshot was taken from Redis {taken_from}: nothing was changed. Use the same version or a newer one"
+    )]
     OlderRedis { address: HostPort, version: String, taken_from: String },
     #[error("{address} has not taken its copy: {problem}")]
     NotTaken { address: HostPort, problem: String },

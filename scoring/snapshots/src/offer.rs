@@ -134,7 +134,10 @@ impl Offer {
             }
             wait_until = Instant::now() + COMES_WITHIN;
         }
-        Err(SnapshotError::not_taken(target, format!("{why}, {ATTEMPTS_MAX} times. Its log says why: too little memory or room on its disk?")))
+        Err(SnapshotError::not_taken(
+            target,
+            format!("{why}, {ATTEMPTS_MAX} times. Its log says why: too little memory or room on its disk?"),
+        ))
     }
 }
 
@@ -232,7 +235,9 @@ impl Guest<'_> {
         loop {
             let words = next_command(&mut self.stream).await?;
             let acknowledged = match &words[..] {
-                [name, what, offset, ..] if name.eq_ignore_ascii_case("replconf") && what.eq_ignore_ascii_case("ack") => offset.parse().ok(),
+                [name, what, offset, ..] if name.eq_ignore_ascii_case("replconf") && what.eq_ignore_ascii_case("ack") => {
+                    offset.parse().ok()
+                }
                 _ => None,
             };
             if acknowledged.is_some_and(|offset: u64| offset >= self.offer.offset) {

@@ -119,8 +119,13 @@ mod tests {
     fn a_shard_takes_neither_data_of_a_newer_redis_nor_of_a_newer_epoch() {
         let target = HostPort { host: "a".into(), port: 1 };
         let check = |version: &str, epoch| {
-            let seen =
-                Contents { role: ShardRole::Nowhere, version: version.into(), epoch: None, entities: 0, positions: std::collections::BTreeMap::new() };
+            let seen = Contents {
+                role: ShardRole::Nowhere,
+                version: version.into(),
+                epoch: None,
+                entities: 0,
+                positions: std::collections::BTreeMap::new(),
+            };
             check_shard(&target, &seen, &manifest(1).shards[0], &ReplaceOptions::in_epoch(Epoch(epoch)))
         };
         assert!(check("7.0.1", 3).is_ok() && check("8.2.0", 4).is_ok());

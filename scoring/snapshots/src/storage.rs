@@ -81,7 +81,8 @@ impl Storage {
     /// Names one level below, without what is before them.
     pub(crate) async fn names(&self, below: &str) -> Result<Vec<String>, SnapshotError> {
         let path = self.path(below);
-        let found = self.store.list_with_delimiter(Some(&path)).await.map_err(SnapshotError::storage(format!("{path}/ cannot be listed")))?;
+        let found =
+            self.store.list_with_delimiter(Some(&path)).await.map_err(SnapshotError::storage(format!("{path}/ cannot be listed")))?;
         Ok(found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
     }
 

@@ -80,7 +80,9 @@ mod tests {
     #[tokio::test]
     async fn whatever_is_not_that_is_an_error_and_takes_little_memory() {
         let long = [b'x'; 5_000];
-        for sent in [b"*0\r\n".as_slice(), b"*99\r\n", b"PING\r\n", b"*1\r\n$9999999\r\n", b"*1\r\n$-1\r\n", b"*1\r\n$5\r\nab", &long, b"\xff\n"] {
+        for sent in
+            [b"*0\r\n".as_slice(), b"*99\r\n", b"PING\r\n", b"*1\r\n$9999999\r\n", b"*1\r\n$-1\r\n", b"*1\r\n$5\r\nab", &long, b"\xff\n"]
+        {
             next_command(&mut &*sent).await.unwrap_err();
         }
     }

@@ -92,7 +92,9 @@ async fn a_snapshot_of_a_newer_format_is_told_apart_from_a_torn_one() {
         .collect();
     assert_eq!(kinds, ["complete", " use a newer fraud-features", " its manifest cannot be used", "torn"]);
     assert_eq!(kept.catalog.find(Some(&region()), None).await.unwrap(), manifest, "the newest that is complete");
-    for (id, why) in [("20301120T080000.000Z", "use a newer"), ("20301122T080000.000Z", "there is no complete snapshot 20301122T080000.000Z")] {
+    for (id, why) in
+        [("20301120T080000.000Z", "use a newer"), ("20301122T080000.000Z", "there is no complete snapshot 20301122T080000.000Z")]
+    {
         let error = kept.catalog.find(None, feature_snapshots::SnapshotId::parse(id).as_ref()).await.unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
     }

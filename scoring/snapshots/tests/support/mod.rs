@@ -1,6 +1,6 @@
 //! Shards of real processes, a log of payments, and what the log says by the definition.
 // Each test binary uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 #[path = "../../../features/tests/common/mod.rs"]
 mod common;
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use common::{NOW, WITHIN, connected, in_time, key_of, log, nobody, part, payment};
+pub(crate) use common::{NOW, WITHIN, connected, in_time, log, nobody, part, payment};
 use common::{config, plan, store_of};
 use domain::{Epoch, HostPort, PipelineName, RegionName, RegionRole, SlotMap};
 use feature_shards::{Change, ShardClient};
