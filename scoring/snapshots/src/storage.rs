@@ -43,6 +43,8 @@ pub struct StorageConfig {
 pub struct Storage {
     store: Arc<dyn ObjectStore>,
     prefix: ObjectPath,
+    /// Where this is no bucket.
+    folder: Option<PathBuf>,
 }
 
 impl Storage {
@@ -62,7 +64,7 @@ impl Storage {
             return Err(bad(config, "write s3://, the name of the bucket, a slash, and the start of the keys"));
         }
         let prefix = ObjectPath::parse(prefix.trim_end_matches('/')).map_err(|error| bad(config, &error.to_string()))?;
-        Ok(Self { store: Arc::new(s3(config, bucket)?), prefix })
+        Ok(Self { store: Arc::new(s3(config, bucket)?), prefix, folder: None })
     }
 
     fn folder(config: &StorageConfig, folder: &Path) -> Result<Self, SnapshotError> {
@@ -71,7 +73,7 @@ impl Storage {
         }
         let store = LocalFileSystem::new_with_prefix(folder)
             .map_err(|error| bad(config, &format!("{error}. Make the folder, or mount the volume")))?;
-        Ok(Self { store: Arc::new(store.with_fsync(true)), prefix: ObjectPath::default() })
+        Ok(Self { store: Arc::new(store.with_fsync(true)), prefix: ObjectPath::default(), folder: Some(folder.to_owned()) })
     }
 
     fn path(&self, name: &str) -> ObjectPath {
@@ -145,7 +147,16 @@ impl Storage {
                 Err(error) => return Err(failed()(error)),
             }
         }
-        Ok(())
+        self.remove_folder(below).await.map_err(|error| failed()(object_store::Error::Generic { store: "folder", source: error.into() }))
+    }
+
+    /// With the folder itself, and what writers that were killed have left in it: neither is an object.
+    async fn remove_folder(&self, below: &str) -> std::io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        match tokio::fs::remove_dir_all(folder.join(below)).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -260,8 +271,11 @@ mod tests {
         upload.write(Bytes::from_static(b"x")).await.unwrap();
         upload.abort().await;
         assert!(storage.size("a/c/torn").await.is_err());
-        assert_eq!(storage.names("a").await.unwrap(), ["b"]);
+        assert_eq!(storage.names("a").await.unwrap().len(), 2);
+        // As a writer that is killed leaves it.
+        std::fs::write(folder.path().join("a/c/torn#1"), "x").unwrap();
         storage.delete_all("a/b", "long").await.unwrap();
-        assert!(storage.size("a/b/long").await.is_err());
+        storage.delete_all("a/c", "long").await.unwrap();
+        assert!(storage.names("a").await.unwrap().is_empty());
     }
 }
