@@ -29,6 +29,8 @@ use crate::{
 const COMES_WITHIN: Duration = Duration::from_secs(30);
 /// For each word of the greeting, and for each piece to be taken.
 const STEP_WITHIN: Duration = Duration::from_secs(30);
+/// A greeting has about ten commands.
+const WORDS_MAX: usize = 32;
 /// A process that comes back so often in vain will not get it.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -103,8 +105,13 @@ impl Offer {
         Ok(Self { listener, address, replication_id, offset })
     }
 
-    /// Until the process has loaded everything and says so.
-    pub(crate) async fn hand_over(&self, target: &HostPort, login: Option<&UpstreamLogin>, data: &DataSet) -> Result<(), SnapshotError> {
+    /// Until the process has loaded everything and says so. Gives the connection, without which it would take us for gone.
+    pub(crate) async fn hand_over(
+        &self,
+        target: &HostPort,
+        login: Option<&UpstreamLogin>,
+        data: &DataSet,
+    ) -> Result<TcpStream, SnapshotError> {
         let (mut attempts, mut why) = (0, "nobody came".to_owned());
         let mut wait_until = Instant::now() + COMES_WITHIN;
         while attempts < ATTEMPTS_MAX {
@@ -128,7 +135,7 @@ impl Offer {
                 }
             }
             match guest.give(data).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(guest.stream.into_inner()),
                 Err(Ended::Data(error)) => return Err(error),
                 Err(Ended::Connection(error)) => why = format!("the connection ended: {error}"),
             }
@@ -173,7 +180,7 @@ impl Guest<'_> {
     /// Answers until a copy is asked for.
     async fn greet(&mut self) -> io::Result<()> {
         let mut known = self.login.is_none();
-        loop {
+        for _ in 0..WORDS_MAX {
             let words = in_time(next_command(&mut self.stream)).await?;
             let name = words[0].to_ascii_uppercase();
             let answer = match name.as_str() {
@@ -182,6 +189,8 @@ impl Guest<'_> {
                     "+OK"
                 }
                 "AUTH" => return self.refuse("-WRONGPASS invalid username-password pair").await,
+                // Asked before anything else, to find out who is there.
+                "PING" if !known => "-NOAUTH Authentication required.",
                 _ if !known => return self.refuse("-NOAUTH Authentication required.").await,
                 "PING" => "+PONG",
                 "REPLCONF" => "+OK",
@@ -190,6 +199,7 @@ impl Guest<'_> {
             };
             self.say(answer).await?;
         }
+        self.refuse("-ERR nothing but greetings").await
     }
 
     fn is_login(&self, words: &[String]) -> bool {
@@ -283,6 +293,7 @@ mod tests {
         let (data, login, target) = (DataSet::Bytes(Bytes::from_static(b"DATA")), login(), target());
         let guests = async {
             let mut stranger = visit(&offer).await;
+            assert!(ask(&mut stranger, &[b"PING"]).await.starts_with("-NOAUTH"));
             assert!(ask(&mut stranger, &[b"PSYNC", b"?", b"-1"]).await.starts_with("-NOAUTH"));
             let mut guesser = visit(&offer).await;
             assert!(ask(&mut guesser, &[b"AUTH", b"replication", b"guess"]).await.starts_with("-WRONGPASS"));

@@ -53,16 +53,15 @@ pub(crate) async fn replace(
     let offer = Offer::open(target, options.advertise.as_deref(), options.port, offset).await?;
     client.change(target, &Change::Follow(offer.address.clone()), options.epoch).await?;
     let handing = async {
-        offer.hand_over(target, login.as_ref(), data).await?;
-        check_taken(client, target, &offer.address).await
+        let connection = offer.hand_over(target, login.as_ref(), data).await?;
+        check_taken(client, target, &offer.address).await.map(|()| connection)
     };
     let late = |_| SnapshotError::Late { what: format!("{target}, until it had its copy,"), within: options.within };
     let taken = tokio::time::timeout(options.within, handing).await.map_err(late).and_then(|taken| taken);
-    if let Err(error) = taken {
-        return Err(give_up(client, target, options.epoch, error).await);
+    match taken {
+        Ok(_connection) => Ok(client.change(target, &Change::Primary, options.epoch).await?),
+        Err(error) => Err(give_up(client, target, options.epoch, error).await),
     }
-    client.change(target, &Change::Primary, options.epoch).await?;
-    Ok(())
 }
 
 async fn check_taken(client: &ShardClient, target: &HostPort, offered: &HostPort) -> Result<(), SnapshotError> {
