@@ -3,12 +3,9 @@
 
 mod support;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use domain::{Epoch, SlotMap};
@@ -48,7 +45,10 @@ async fn a_snapshot_taken_under_writes_and_the_rest_of_the_log_equal_the_oracle(
             from
         }
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    for copy in &shards.copies {
+        let begun = async || client().contents(&copy.address()).await.is_ok_and(|seen| !seen.positions.is_empty());
+        until("some folded, and carried to the copy", begun).await;
+    }
     let manifest = kept.take(&shards).await;
     taken.store(true, Ordering::SeqCst);
     let written = writing.await.unwrap();
