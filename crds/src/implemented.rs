@@ -116,6 +116,7 @@ pub const IMPLEMENTED: &[(&str, ActedOn)] = &[
     ("scoring.tiers[].below", Mirrored("ConfigMap {pipeline}-decision")),
     ("scoring.tiers[].use", Mirrored("ConfigMap {pipeline}-decision")),
     ("features.shards", Mirrored("number of StatefulSets {pipeline}-fs-g1-s{k}")),
+    ("features.replicasPerShard", Mirrored("pods of StatefulSets {pipeline}-fs-g1-s{k}")),
     ("features.memory", Mirrored("StatefulSets {pipeline}-fs-g1-s{k}")),
     ("features.windows", Mirrored("ConfigMaps of decision, inference and builder")),
     ("features.staleness.warn", Mirrored("ConfigMap {pipeline}-decision")),

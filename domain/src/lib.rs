@@ -17,7 +17,7 @@ pub mod topics;
 pub use epoch::{Ballot, Epoch, EpochGuard, OlderEpoch, Revision};
 pub use invariant::InvariantId;
 pub use known::{Known, Lag};
-pub use names::{InvalidName, PipelineName, RegionName};
+pub use names::{ANY_FEATURE_STORE_NAME, InvalidName, PipelineName, RegionName, feature_store_name};
 pub use plan::{
     FeaturePrimaries, HostPort, ModelRef, Plan, PlanBytes, PlanError, PlanView, RegionRole, RoleOfRegion, ShardAddress, Step,
     canonical_json,

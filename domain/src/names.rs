@@ -84,6 +84,15 @@ name!(
     PipelineName, "pipeline name", 32
 );
 
+/// A name that all shards of all regions have, for tools that talk to several regions at once.
+pub const ANY_FEATURE_STORE_NAME: &str = "features.fraudpipeline.internal";
+
+/// The name in the certificate of all of a region's shards. No name server knows it: shards are reached at many addresses,
+/// from inside and from other regions, and are verified by this one.
+pub fn feature_store_name(region: &RegionName) -> String {
+    format!("{region}.{ANY_FEATURE_STORE_NAME}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -252,17 +252,44 @@ pub struct PlanView {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ShardAddress {
     pub shard: u16,
-    /// Where writes go while this region is active, and reads otherwise.
+    /// Where writes go while this region is active, and reads otherwise. The name stays when the process behind it changes.
     pub primary: HostPort,
-    /// In-region replicas for hedged reads.
+    /// Processes of this region that have what the primary has, by their own names: for hedged reads. One of them takes over
+    /// when the primary is lost; the primary takes no writes without one of them as long as any is listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replicas: Vec<HostPort>,
+    /// Which of the shard's processes `primary` leads to: the number of its pod.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub process: u16,
+    /// Rises, inside an epoch, each time `primary` leads to another process. Who has seen one refuses a lower one.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub term: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it so
+fn is_zero(process: &u16) -> bool {
+    *process == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it so
+fn is_none_yet(term: &u64) -> bool {
+    *term == 0
 }
 
 impl PlanView {
     /// Whether this region's pods may write the feature store.
     pub fn writes_features(&self) -> bool {
         self.role == RegionRole::Active
+    }
+
+    pub fn shard(&self, shard: u16) -> Option<&ShardAddress> {
+        self.shards.iter().find(|found| found.shard == shard)
+    }
+
+    /// A shard whose primary goes back to an earlier process of the same epoch, if this view comes after `before`.
+    pub fn shard_going_back(&self, before: &Self) -> Option<u16> {
+        let older = |shard: &&ShardAddress| before.shard(shard.shard).is_some_and(|known| shard.term < known.term);
+        self.shards.iter().find(older).filter(|_| self.epoch == before.epoch).map(|shard| shard.shard)
     }
 }
 

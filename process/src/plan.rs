@@ -103,6 +103,9 @@ fn admit(current: &PlanView, next: &PlanView) -> Result<(), String> {
     if next.epoch == current.epoch && next.revision < current.revision {
         return Err(format!("revision {} is older than revision {} of the same epoch, which is in force", next.revision, current.revision));
     }
+    if let Some(shard) = next.shard_going_back(current) {
+        return Err(format!("shard {shard} would go back to an earlier primary of the same epoch"));
+    }
     if next.region != current.region || next.pipeline != current.pipeline {
         return Err(format!(
             "the plan is for pipeline {} in {}, this process serves {} in {}: a plan never changes hands",
@@ -129,7 +132,13 @@ mod tests {
             role,
             step: Step::Steady,
             slots: SlotMap::even(1).unwrap(),
-            shards: vec![ShardAddress { shard: 0, primary: HostPort { host: "s0".into(), port: 6379 }, replicas: vec![] }],
+            shards: vec![ShardAddress {
+                shard: 0,
+                primary: HostPort { host: "s0".into(), port: 6379 },
+                replicas: vec![],
+                process: 0,
+                term: 0,
+            }],
         }
     }
 
@@ -139,6 +148,15 @@ mod tests {
         assert!(admit(&current, &view(3, 9, RegionRole::Active)).unwrap_err().contains("older than epoch 4"));
         assert!(admit(&current, &view(4, 6, RegionRole::Active)).unwrap_err().contains("older than revision 7"));
         assert!(admit(&current, &view(5, 1, RegionRole::Active)).is_ok());
+    }
+
+    #[test]
+    fn a_primary_never_goes_back_to_an_earlier_process_of_its_epoch() {
+        let mut moved = view(4, 7, RegionRole::Active);
+        (moved.shards[0].process, moved.shards[0].term) = (1, 1);
+        assert!(admit(&view(4, 7, RegionRole::Active), &moved).is_ok(), "no revision is needed: the region's operator decides");
+        assert!(admit(&moved, &view(4, 8, RegionRole::Active)).unwrap_err().contains("earlier primary"));
+        assert!(admit(&moved, &view(5, 1, RegionRole::Active)).is_ok(), "an epoch counts anew");
     }
 
     #[test]

@@ -181,6 +181,12 @@ fn plan(port: u16) -> Result<PlanView> {
         role: RegionRole::Active,
         step: Step::Steady,
         slots: SlotMap::even(1)?,
-        shards: vec![ShardAddress { shard: 0, primary: HostPort { host: "127.0.0.1".to_string(), port }, replicas: Vec::new() }],
+        shards: vec![ShardAddress {
+            shard: 0,
+            primary: HostPort { host: "127.0.0.1".to_string(), port },
+            replicas: Vec::new(),
+            process: 0,
+            term: 0,
+        }],
     })
 }

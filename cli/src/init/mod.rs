@@ -5,6 +5,7 @@
 
 mod pki;
 mod redis_users;
+mod rotate;
 mod secrets;
 
 use std::{
@@ -19,6 +20,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use domain::{PipelineName, RegionName};
 
+pub(crate) use self::rotate::{RotateArguments, run as rotate};
 use self::secrets::Shared;
 
 #[derive(Args)]
@@ -126,6 +128,26 @@ mod tests {
         assert_eq!(line(&east, "operator.password:"), line(&west, "operator.password:"));
         let body = ca_key.lines().nth(1).unwrap();
         assert!(!east.contains(body) && !west.contains(body));
+        assert_eq!(fs::metadata(out.join("us-east/secrets.yaml")).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_rotation_gives_all_regions_the_same_new_passwords_and_changes_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("credentials");
+        run(&arguments(out.clone())).unwrap();
+        let read = |region: &str| fs::read_to_string(out.join(region).join("secrets.yaml")).unwrap();
+        let line =
+            |text: &str, start: &str| text.lines().find(|line| line.trim_start().starts_with(start)).map(str::trim).map(str::to_owned);
+        let before = read("us-east");
+        rotate::run(&rotate::RotateArguments::of(out.clone())).unwrap();
+        let (east, west) = (read("us-east"), read("eu-west"));
+        assert_eq!(line(&east, "decision.password:"), line(&west, "decision.password:"));
+        let next = line(&before, "decision.next:").unwrap();
+        assert!(line(&east, "decision.password:").unwrap().ends_with(next.trim_start_matches("decision.next: ")));
+        for unchanged in ["k1.key:", "tls.key:", "ca.crt:"] {
+            assert_eq!(line(&east, unchanged), line(&before, unchanged));
+        }
         assert_eq!(fs::metadata(out.join("us-east/secrets.yaml")).unwrap().permissions().mode() & 0o777, 0o600);
     }
 

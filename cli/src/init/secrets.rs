@@ -22,8 +22,12 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn generate() -> Self {
-        Self { redis: redis_users::generate(|| URL_SAFE_NO_PAD.encode(random())), pii_key_id: "k1", pii_key: random() }
+        Self { redis: redis_users::generate(password), pii_key_id: "k1", pii_key: random() }
     }
+}
+
+pub(super) fn password() -> String {
+    URL_SAFE_NO_PAD.encode(random())
 }
 
 fn random() -> [u8; 32] {
@@ -35,13 +39,24 @@ fn random() -> [u8; 32] {
 pub(super) fn manifest(arguments: &InitArguments, region: &RegionName, authority: &Authority, shared: &Shared) -> anyhow::Result<String> {
     let (pipeline, namespace) = (&arguments.pipeline, &arguments.namespace);
     let scoring = authority.issue(&format!("{pipeline} scoring"), region, scoring_names(arguments, region))?;
+    let features = authority.issue(
+        &format!("{pipeline} feature store"),
+        region,
+        vec![domain::feature_store_name(region), domain::ANY_FEATURE_STORE_NAME.into()],
+    )?;
     let peer = authority.issue("fraudpipeline operator", region, operator_names(arguments, region))?;
     let secrets = [
-        secret(namespace, &format!("{pipeline}-redis"), "Opaque", redis_data(&shared.redis)),
+        secret(namespace, &format!("{pipeline}-redis"), "Opaque", redis_users::data(&shared.redis)),
         secret(namespace, "fraud-pii", "Opaque", pii_data(shared)),
         secret(namespace, &format!("{pipeline}-tls"), "kubernetes.io/tls", tls_data(authority, scoring)),
+        secret(namespace, &format!("{pipeline}-redis-tls"), "kubernetes.io/tls", tls_data(authority, features)),
         secret(&arguments.operator_namespace, "fraudpipeline-peer-tls", "kubernetes.io/tls", tls_data(authority, peer)),
     ];
+    documents(&secrets)
+}
+
+/// One manifest of them all.
+pub(super) fn documents(secrets: &[Secret]) -> anyhow::Result<String> {
     let documents: Result<Vec<String>, _> = secrets.iter().map(serde_yaml::to_string).collect();
     Ok(documents?.join("---\n"))
 }
@@ -58,13 +73,6 @@ fn scoring_names(arguments: &InitArguments, region: &RegionName) -> Vec<String> 
 
 fn operator_names(arguments: &InitArguments, region: &RegionName) -> Vec<String> {
     vec![format!("{region}.operator.fraudpipeline.internal"), format!("fraudpipeline-peer.{}.svc", arguments.operator_namespace)]
-}
-
-fn redis_data(users: &[RedisUser]) -> BTreeMap<String, String> {
-    let mut data: BTreeMap<_, _> = users.iter().map(|user| (format!("{}.password", user.name), user.password.clone())).collect();
-    data.insert("users.acl".into(), redis_users::acl_file(users));
-    data.insert("replication.conf".into(), redis_users::replication_include(users));
-    data
 }
 
 /// One file per key id, and `current`, which names the one to write with.

@@ -25,6 +25,11 @@ pub struct FeaturesSpec {
     /// second per shard are a good size.
     #[schemars(range(min = 1, max = 256))]
     pub shards: i32,
+    /// Processes of each shard that have a copy of its data beside the one that leads, in every region, from 0 to 2. With
+    /// none, a shard whose process is lost takes no writes until its data were fetched from another region. Default 1.
+    #[serde(default = "FeaturesSpec::default_replicas_per_shard")]
+    #[schemars(range(min = 0, max = 2))]
+    pub replicas_per_shard: i32,
     /// Memory of each shard's Redis process, such as "10Gi". Default "1Gi".
     #[serde(default = "FeaturesSpec::default_memory")]
     pub memory: QuantityText,
@@ -48,6 +53,10 @@ pub struct FeaturesSpec {
 }
 
 impl FeaturesSpec {
+    fn default_replicas_per_shard() -> i32 {
+        1
+    }
+
     fn default_memory() -> QuantityText {
         "1Gi".into()
     }

@@ -1,11 +1,8 @@
 //! What a committed plan allows to be done now.
 
-use domain::{Epoch, HostPort, Known, Plan, PlanView, RegionName, RegionRole, ShardAddress};
+use domain::{Epoch, HostPort, Known, Plan, PlanView, RegionName, RegionRole};
 
-use crate::{
-    Observation, Reason, TopicsState,
-    shards::{self, Verdict},
-};
+use crate::{Observation, Reason, TopicsState, shards};
 
 /// One thing to do. Each carries its epoch, and whoever receives it refuses an older one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,11 +12,15 @@ pub enum Action {
     /// Create the topics, or raise their partitions.
     EnsureTopics,
     /// Make a shard's process take writes.
-    MakePrimary { shard: u16, epoch: Epoch },
+    MakePrimary { shard: u16, process: u16, epoch: Epoch },
     /// Make a shard's process a copy of another region's.
-    FollowRemote { shard: u16, upstream: HostPort, epoch: Epoch },
+    FollowRemote { shard: u16, process: u16, upstream: HostPort, epoch: Epoch },
+    /// Make a shard's process a copy of another one of this region.
+    FollowLocal { shard: u16, process: u16, leader: u16, epoch: Epoch },
     /// Make a shard's process keep what it holds: no writes, and others may copy it.
-    HoldCopy { shard: u16, epoch: Epoch },
+    HoldCopy { shard: u16, process: u16, epoch: Epoch },
+    /// Let a shard's primary take writes only while so many others have them at hand.
+    RequireReplicas { shard: u16, process: u16, replicas: u64, epoch: Epoch },
 }
 
 impl Action {
@@ -30,7 +31,17 @@ impl Action {
             Self::EnsureTopics => "EnsureTopics",
             Self::MakePrimary { .. } => "MakePrimary",
             Self::FollowRemote { .. } => "FollowRemote",
+            Self::FollowLocal { .. } => "FollowLocal",
             Self::HoldCopy { .. } => "HoldCopy",
+            Self::RequireReplicas { .. } => "RequireReplicas",
+        }
+    }
+
+    /// Whether the region does not perform its role before this is done.
+    pub fn gives_role(&self) -> bool {
+        match self {
+            Self::MakePrimary { .. } | Self::FollowRemote { .. } | Self::HoldCopy { .. } => true,
+            Self::EnsurePlanView(_) | Self::EnsureTopics | Self::FollowLocal { .. } | Self::RequireReplicas { .. } => false,
         }
     }
 }
@@ -56,17 +67,14 @@ pub fn actions(plan: &Plan, region: &RegionName, seen: &Observation) -> Allowed 
     plan_view(plan, region, seen, &mut allowed);
     topics(seen, &mut allowed);
     for shard in 0..plan.features.slots.shards() {
-        match shards::verdict(plan, region, role, shard, seen) {
-            Verdict::Settled => {}
-            Verdict::Do(action) => allowed.actions.push(action),
-            Verdict::Blocked(reason) => allowed.blocked.push(reason),
-        }
+        shards::judge(plan, region, role, shard, seen, &mut allowed);
     }
+    allowed.blocked.extend(seen.faults.iter().cloned().map(Box::new).map(Reason::UnsafeToRunWithSetting));
     allowed
 }
 
 fn plan_view(plan: &Plan, region: &RegionName, seen: &Observation, allowed: &mut Allowed) {
-    let Some(view) = view_of(plan, region) else { return };
+    let Some(view) = view_of(plan, region, seen) else { return };
     let found = match &seen.view {
         Known::Fresh { value, .. } => value,
         Known::Stale { .. } => return allowed.blocked.push(Reason::WaitingOnPlanView { why: "not seen lately".into() }),
@@ -98,14 +106,11 @@ fn topics(seen: &Observation, allowed: &mut Allowed) {
     }
 }
 
-/// What a region's pods need to know of the plan; none for a region that is not in it or runs nothing.
-pub fn view_of(plan: &Plan, region: &RegionName) -> Option<PlanView> {
+/// What a region's pods need to know of the plan, and of the shards in their region; none for a region that is not in the
+/// plan or runs nothing.
+pub fn view_of(plan: &Plan, region: &RegionName, seen: &Observation) -> Option<PlanView> {
     let role = plan.role_of(region).filter(|role| *role != RegionRole::Witness)?;
-    let shards = (0..plan.features.slots.shards()).map(|shard| ShardAddress {
-        shard,
-        primary: shard_address(&plan.namespace, plan.pipeline.as_str(), plan.features.generation, shard),
-        replicas: Vec::new(),
-    });
+    let shards = (0..plan.features.slots.shards()).map(|shard| shards::address_of(plan, region, role, shard, seen));
     Some(PlanView {
         pipeline: plan.pipeline.clone(),
         namespace: plan.namespace.clone(),
@@ -118,10 +123,4 @@ pub fn view_of(plan: &Plan, region: &RegionName) -> Option<PlanView> {
         slots: plan.features.slots.clone(),
         shards: shards.collect(),
     })
-}
-
-/// The name of a shard's pod inside its own cluster.
-fn shard_address(namespace: &str, pipeline: &str, generation: u32, shard: u16) -> HostPort {
-    let service = format!("{pipeline}-fs-g{generation}-s{shard}");
-    HostPort { host: format!("{service}-0.{service}.{namespace}.svc"), port: 6379 }
 }

@@ -23,5 +23,6 @@ pub use input::{CurrentPlan, PlanInput, RegionFacts, RegionKind, SpecFacts};
 pub use lint::{Finding, lint};
 pub use planner::{Planned, plan};
 pub use report::{PlanReport, Reason};
-pub use seen::{Component, Link, Observation, ShardFacts, ShardRole, TopicsState, Workload};
+pub use seen::{Component, Link, Observation, SettingFault, ShardFacts, ShardRole, TopicsState, Workload};
+pub use shards::process_address;
 pub use status::{Condition, ConditionType, Health, MirrorState, Phase, PipelineStatus, RegionState, StatusInput, Truth, status};

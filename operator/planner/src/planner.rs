@@ -6,7 +6,7 @@ use domain::{Epoch, FeaturePrimaries, Plan, RegionName, RegionRole, Revision, Ro
 
 use crate::{
     CurrentPlan, PlanInput, PlanReport, Reason, RegionFacts, RegionKind, SpecFacts,
-    seen::{Observation, ShardRole},
+    seen::{Observation, ShardFacts, ShardRole},
 };
 
 /// What should be. `plan` is the committed one if nothing changes, and `None` if there can be none yet.
@@ -111,8 +111,8 @@ fn note_seeded(plan: &mut Plan, region: &RegionName, seen: &Observation) {
         return;
     }
     for shard in 0..plan.features.slots.shards() {
-        let primary = seen.shard(shard).is_ok_and(|facts| facts.role == ShardRole::Primary && facts.epoch == Some(plan.epoch));
-        if primary {
+        let is_primary = |facts: &ShardFacts| facts.role == ShardRole::Primary && facts.epoch == Some(plan.epoch);
+        if seen.processes(shard).iter().flatten().any(|facts| is_primary(facts)) {
             plan.features.seeded_shards.insert(shard);
         }
     }

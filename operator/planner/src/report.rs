@@ -4,10 +4,15 @@ use std::fmt;
 
 use domain::{Epoch, RegionName};
 
+use crate::SettingFault;
+
 /// Something is missing (`WaitingOn…`: it goes on by itself) or would be wrong (`UnsafeTo…`: it needs somebody).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     WaitingOnShard { shard: u16, why: String },
+    WaitingOnReplica { shard: u16, process: u16, why: String },
+    WaitingOnProcess { shard: u16, process: u16, why: String },
+    WaitingOnSilentPrimary { shard: u16, process: u16 },
     WaitingOnCopy { shard: u16, from: RegionName },
     WaitingOnLink { shard: u16, to: RegionName },
     WaitingOnHeldCopy { shard: u16, region: RegionName },
@@ -17,7 +22,9 @@ pub enum Reason {
     WaitingOnPlanView { why: String },
     UnsafeToPromoteEmptyShard { shard: u16, unknown: Vec<RegionName> },
     UnsafeToPromoteWhileUpstreamWrites { shard: u16, upstream: String },
+    UnsafeToReplaceSilentPrimary { shard: u16, process: u16, why: String },
     UnsafeToFollowEmptyShard { shard: u16, region: RegionName },
+    UnsafeToRunWithSetting(Box<SettingFault>),
     UnsafeToActBelowSeenEpoch { what: String, seen: Epoch, ours: Epoch },
     UnsafeToRemoveActiveRegion { region: RegionName },
     UnsafeToReshard { planned: u16, asked: u16 },
@@ -31,6 +38,9 @@ impl Reason {
     pub fn name(&self) -> &'static str {
         match self {
             Self::WaitingOnShard { .. } => "WaitingOnShard",
+            Self::WaitingOnReplica { .. } => "WaitingOnReplica",
+            Self::WaitingOnProcess { .. } => "WaitingOnProcess",
+            Self::WaitingOnSilentPrimary { .. } => "WaitingOnSilentPrimary",
             Self::WaitingOnCopy { .. } => "WaitingOnCopy",
             Self::WaitingOnLink { .. } => "WaitingOnLink",
             Self::WaitingOnHeldCopy { .. } => "WaitingOnHeldCopy",
@@ -40,7 +50,9 @@ impl Reason {
             Self::WaitingOnPlanView { .. } => "WaitingOnPlanView",
             Self::UnsafeToPromoteEmptyShard { .. } => "UnsafeToPromoteEmptyShard",
             Self::UnsafeToPromoteWhileUpstreamWrites { .. } => "UnsafeToPromoteWhileUpstreamWrites",
+            Self::UnsafeToReplaceSilentPrimary { .. } => "UnsafeToReplaceSilentPrimary",
             Self::UnsafeToFollowEmptyShard { .. } => "UnsafeToFollowEmptyShard",
+            Self::UnsafeToRunWithSetting(_) => "UnsafeToRunWithSetting",
             Self::UnsafeToActBelowSeenEpoch { .. } => "UnsafeToActBelowSeenEpoch",
             Self::UnsafeToRemoveActiveRegion { .. } => "UnsafeToRemoveActiveRegion",
             Self::UnsafeToReshard { .. } => "UnsafeToReshard",
@@ -55,10 +67,12 @@ impl Reason {
         self.name().starts_with("UnsafeTo")
     }
 
+    /// Whether a shard does not do what its region is for. One that only lacks a replica does.
     pub fn is_about_shards(&self) -> bool {
         use Reason::{
-            UnsafeToFollowEmptyShard, UnsafeToPromoteEmptyShard, UnsafeToPromoteWhileUpstreamWrites, WaitingOnActiveShard, WaitingOnCopy,
-            WaitingOnHeldCopy, WaitingOnLink, WaitingOnShard,
+            UnsafeToFollowEmptyShard, UnsafeToPromoteEmptyShard, UnsafeToPromoteWhileUpstreamWrites, UnsafeToReplaceSilentPrimary,
+            WaitingOnActiveShard, WaitingOnCopy, WaitingOnHeldCopy, WaitingOnLink, WaitingOnProcess, WaitingOnShard,
+            WaitingOnSilentPrimary,
         };
         matches!(
             self,
@@ -67,6 +81,9 @@ impl Reason {
                 | WaitingOnLink { .. }
                 | WaitingOnHeldCopy { .. }
                 | WaitingOnActiveShard { .. }
+                | WaitingOnProcess { .. }
+                | WaitingOnSilentPrimary { .. }
+                | UnsafeToReplaceSilentPrimary { .. }
                 | UnsafeToPromoteEmptyShard { .. }
                 | UnsafeToPromoteWhileUpstreamWrites { .. }
                 | UnsafeToFollowEmptyShard { .. }
@@ -85,6 +102,16 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WaitingOnShard { shard, why } => write!(f, "shard {shard}: its Redis process has not answered ({why})"),
+            Self::WaitingOnReplica { shard, process, why } => {
+                write!(f, "shard {shard}: process {process} is no replica of this region's primary yet ({why})")
+            }
+            Self::WaitingOnProcess { shard, process, why } => {
+                write!(f, "shard {shard}: it is not known whether process {process} of this region holds data ({why})")
+            }
+            Self::WaitingOnSilentPrimary { shard, process } => write!(
+                f,
+                "shard {shard}: its primary, process {process}, does not answer; another one takes over once that one takes no writes any more"
+            ),
             Self::WaitingOnCopy { shard, from } => write!(f, "shard {shard}: copying the data from {from}"),
             Self::WaitingOnLink { shard, to } => write!(f, "shard {shard}: no connection to the shard in {to}, which it follows"),
             Self::WaitingOnHeldCopy { shard, region } => {
@@ -110,11 +137,20 @@ impl fmt::Display for Reason {
             Self::UnsafeToPromoteWhileUpstreamWrites { shard, upstream } => {
                 write!(f, "shard {shard} follows {upstream}, and it is not known that nothing writes there")
             }
+            Self::UnsafeToReplaceSilentPrimary { shard, process, why } => write!(
+                f,
+                "shard {shard}: its primary, process {process}, does not answer, and it may still take writes ({why}). \
+                 Unblock: if its node is lost, delete the pod with --force, so that another one takes its name"
+            ),
             Self::UnsafeToFollowEmptyShard { shard, region } => write!(
                 f,
                 "shard {shard} holds data and the primary in {region} is empty: following it would lose them. \
                  Unblock: restart the shard's pod in {region}, so that it fetches the data from here"
             ),
+            Self::UnsafeToRunWithSetting(fault) => {
+                let SettingFault { process, setting, current, line, why } = fault.as_ref();
+                write!(f, "{process} has {setting} {current}: {why}. Unblock: have the line `{line}` in its redis.conf, or restart its pod")
+            }
             Self::UnsafeToActBelowSeenEpoch { what, seen, ours } => {
                 write!(f, "{what} is in epoch {seen}, this region's plan in epoch {ours}: a newer plan exists that is not known here")
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::{Epoch, HostPort, Known, PlanView, RegionName};
 
-/// One Redis process.
+/// One Redis process. Each of a region's shards has one or more: one that leads, and others that follow it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardFacts {
     pub role: ShardRole,
@@ -14,11 +14,24 @@ pub struct ShardFacts {
     pub holds_data: bool,
     /// How far it is in the stream of writes.
     pub offset: u64,
+    /// How many processes must have its writes at hand for it to take any (`min-replicas-to-write`).
+    pub replicas_required: u64,
+    /// For how many seconds it has had no connection to what it follows; 0 while it has one.
+    pub unlinked_s: u64,
+}
+
+impl ShardFacts {
+    /// A process that has ended: what it held is gone.
+    pub fn gone() -> Self {
+        Self { role: ShardRole::Gone, epoch: None, holds_data: false, offset: 0, replicas_required: 0, unlinked_s: 0 }
+    }
 }
 
 /// What a Redis process does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShardRole {
+    /// Its address refuses connections: it has ended, and was not started again yet.
+    Gone,
     /// As every process starts: a replica of an address where nothing listens. Refuses writes and gives no copies.
     Nowhere,
     /// Takes writes.
@@ -38,6 +51,17 @@ pub enum Link {
     /// A full copy is under way.
     Syncing,
     Down,
+}
+
+/// A setting of a process, or its version, that is not as it has to be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SettingFault {
+    pub process: HostPort,
+    pub setting: String,
+    pub current: String,
+    /// The line of redis.conf to have instead.
+    pub line: String,
+    pub why: String,
 }
 
 /// The pipeline's topics in this region's Kafka.
@@ -90,12 +114,15 @@ pub struct Observation {
     /// The plan view that this region's pods read; `None` if there is none.
     pub view: Known<Option<PlanView>>,
     pub topics: Known<TopicsState>,
-    /// This region's shards, by index. A shard that is not in the list is unknown.
-    pub shards: Vec<Known<ShardFacts>>,
-    /// The other regions' copies of the shards, by index. Looked at only while a shard of this region is not settled;
-    /// what was not looked at is unknown.
+    /// The processes of this region's shards, by shard and then by the number of the pod. A shard that is not in the list is
+    /// unknown.
+    pub shards: Vec<Vec<Known<ShardFacts>>>,
+    /// The other regions' copies of the shards, by index: of each region the process that leads there. Looked at only while
+    /// a shard of this region is not settled; what was not looked at is unknown.
     pub copies: BTreeMap<RegionName, Vec<Known<ShardFacts>>>,
     pub components: BTreeMap<Component, Known<Workload>>,
+    /// Of this region's processes.
+    pub faults: Vec<SettingFault>,
 }
 
 impl Observation {
@@ -107,11 +134,13 @@ impl Observation {
             shards: Vec::new(),
             copies: BTreeMap::new(),
             components: BTreeMap::new(),
+            faults: Vec::new(),
         }
     }
 
-    pub(crate) fn shard(&self, shard: u16) -> Result<&ShardFacts, String> {
-        known(self.shards.get(usize::from(shard)))
+    /// The processes of one shard.
+    pub(crate) fn processes(&self, shard: u16) -> Vec<Result<&ShardFacts, String>> {
+        self.shards.get(usize::from(shard)).into_iter().flatten().map(|fact| known(Some(fact))).collect()
     }
 
     pub(crate) fn copy(&self, region: &RegionName, shard: u16) -> Result<&ShardFacts, String> {

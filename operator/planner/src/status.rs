@@ -8,6 +8,7 @@ use domain::{Known, Plan, RegionName, RegionRole};
 use crate::{
     Allowed, Component, Observation, PlanReport, Reason, TopicsState, Workload,
     seen::{Link, ShardRole},
+    shards,
 };
 
 /// True, False, or not known: never taken for either.
@@ -242,8 +243,7 @@ impl<'a> Facts<'a> {
         if let Some(reason) = self.reasons.iter().find(|reason| reason.is_about_shards() && self.spoils_readiness(role, reason)) {
             return say(Truth::False, "ShardsNotInRole", reason.to_string());
         }
-        let role_changes =
-            input.allowed.actions.iter().find(|action| !matches!(action, crate::Action::EnsurePlanView(_) | crate::Action::EnsureTopics));
+        let role_changes = input.allowed.actions.iter().find(|action| action.gives_role());
         if let Some(action) = role_changes.filter(|_| role == RegionRole::Active) {
             return say(Truth::False, "ShardsNotInRole", format!("{} is being done", action.name()));
         }
@@ -315,7 +315,7 @@ impl<'a> Facts<'a> {
             return say(Truth::False, "PodsNotAvailable", format!("too few pods are ready: {}", names(&mirrors)));
         }
         let follows = plan.role_of(input.region) == Some(RegionRole::Standby);
-        let links: Vec<_> = (0..plan.features.slots.shards()).map(|shard| link_of(input.seen, shard)).collect();
+        let links: Vec<_> = (0..plan.features.slots.shards()).map(|shard| link_of(plan, input.region, shard, input.seen)).collect();
         if follows && links.contains(&Some(false)) {
             return say(Truth::False, "LinksDown", format!("shards of this region are not connected to those of {}", plan.active_region));
         }
@@ -371,10 +371,10 @@ impl<'a> Facts<'a> {
 }
 
 /// Whether a shard is connected to what it follows; `None` if that is not known.
-fn link_of(seen: &Observation, shard: u16) -> Option<bool> {
-    match &seen.shard(shard).ok()?.role {
+fn link_of(plan: &Plan, region: &RegionName, shard: u16, seen: &Observation) -> Option<bool> {
+    match &shards::facts_of_lead(plan, region, shard, seen)?.role {
         ShardRole::Following { link, .. } => Some(*link == Link::Up),
-        ShardRole::Nowhere | ShardRole::Primary | ShardRole::Held => Some(false),
+        ShardRole::Gone | ShardRole::Nowhere | ShardRole::Primary | ShardRole::Held => Some(false),
     }
 }
 

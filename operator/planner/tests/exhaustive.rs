@@ -20,7 +20,8 @@ fn processes(follow: &[usize]) -> Vec<ShardFacts> {
     for role in roles {
         for epoch in [None, Some(Epoch(1)), Some(Epoch(2)), Some(Epoch(3))] {
             for holds_data in [false, true] {
-                all.push(ShardFacts { role: role.clone(), epoch, holds_data, offset: u64::from(holds_data) * 10 });
+                let offset = u64::from(holds_data) * 10;
+                all.push(ShardFacts { role: role.clone(), epoch, holds_data, offset, replicas_required: 0, unlinked_s: 0 });
             }
         }
     }
@@ -44,7 +45,7 @@ fn for_all(own_region: usize, mut check: impl FnMut(&Observation, Option<&ShardF
         for one in &copies {
             for two in &copies {
                 let mut seen = world::settled(own_region);
-                seen.shards = vec![facts(own.as_ref())];
+                seen.shards = vec![vec![facts(own.as_ref())]];
                 seen.copies = [(region(others[0]), vec![facts(one.as_ref())]), (region(others[1]), vec![facts(two.as_ref())])].into();
                 check(&seen, own.as_ref(), [one.as_ref(), two.as_ref()]);
                 cases += 1;
@@ -73,7 +74,8 @@ fn in_the_active_region_no_data_are_lost_and_nobody_is_overtaken() {
                     assert!(!newer, "I2: somebody has acted in a newer epoch");
                     if !own.holds_data {
                         assert!(!others.iter().flatten().any(|copy| copy.holds_data), "I10: a copy has data and an empty primary is made");
-                        assert!(!seeded || others.iter().all(Option::is_some), "I10: an empty primary is made and a copy is not known");
+                        let decided = |copy: &Option<&ShardFacts>| copy.is_some_and(|copy| copy.role != ShardRole::Nowhere);
+                        assert!(!seeded || others.iter().all(decided), "I10: an empty primary is made and a copy is not known");
                     }
                     if let ShardRole::Following { upstream, link } = &own.role {
                         let from = (1..3).find(|index| address(*index, 0) == *upstream).unwrap();
@@ -139,11 +141,11 @@ fn the_view_of_a_plan_is_the_same_wherever_it_is_made_and_clean() {
     let plan = plan(1, false);
     assert!(lint(&plan, None).is_empty(), "{:?}", lint(&plan, None));
     for index in 0..3 {
-        let view = view_of(&plan, &region(index)).unwrap();
+        let view = view_of(&plan, &region(index), &Observation::nothing("test")).unwrap();
         assert_eq!(view.writes_features(), index == 0);
-        assert_eq!(view.shards[0].primary.to_string(), "payments-fs-g1-s0-0.payments-fs-g1-s0.fraud.svc:6379");
+        assert_eq!(view.shards[0].primary.to_string(), "payments-fs-g1-s0-primary.fraud.svc:6379");
     }
-    assert_eq!(view_of(&plan, &RegionName::new("mars").unwrap()), None);
+    assert_eq!(view_of(&plan, &RegionName::new("mars").unwrap(), &Observation::nothing("test")), None);
 }
 
 /// What a region's processes would be after an action, as Redis does it.
@@ -157,7 +159,8 @@ fn apply(processes: &mut [ShardFacts; 3], own: usize, action: &Action) {
         Action::FollowRemote { upstream, .. } => {
             processes[own].role = ShardRole::Following { upstream: upstream.clone(), link: Link::Down };
         }
-        Action::EnsurePlanView(_) | Action::EnsureTopics => {}
+        Action::EnsurePlanView(_) | Action::EnsureTopics | Action::RequireReplicas { .. } => {}
+        Action::FollowLocal { .. } => panic!("there is one process in each region"),
     }
 }
 
@@ -178,19 +181,21 @@ fn replicate(processes: &mut [ShardFacts; 3]) {
 
 fn observe(processes: &[ShardFacts; 3], own: usize) -> Observation {
     let mut seen = world::settled(own);
-    seen.shards = vec![facts(Some(&processes[own]))];
+    seen.shards = vec![vec![facts(Some(&processes[own]))]];
     seen.copies = (0..3).filter(|index| *index != own).map(|index| (region(index), vec![facts(Some(&processes[index]))])).collect();
     seen
 }
 
 #[test]
 fn an_active_region_whose_redis_restarted_empty_fetches_its_data_back_and_the_others_follow_again() {
-    let empty = |role| ShardFacts { role, epoch: None, holds_data: false, offset: 0 };
+    let empty = |role| ShardFacts { role, epoch: None, holds_data: false, offset: 0, replicas_required: 0, unlinked_s: 0 };
     let copy = |offset| ShardFacts {
         role: ShardRole::Following { upstream: address(0, 0), link: Link::Down },
         epoch: Some(Epoch(2)),
         holds_data: true,
         offset,
+        replicas_required: 0,
+        unlinked_s: 0,
     };
     // All orders in which three operators may act, each six passes.
     for order in 0..3usize.pow(6) {
@@ -220,7 +225,14 @@ fn an_active_region_whose_redis_restarted_empty_fetches_its_data_back_and_the_ot
 
 #[test]
 fn three_empty_regions_come_up_by_themselves() {
-    let mut processes = std::array::from_fn(|_| ShardFacts { role: ShardRole::Nowhere, epoch: None, holds_data: false, offset: 0 });
+    let mut processes = std::array::from_fn(|_| ShardFacts {
+        role: ShardRole::Nowhere,
+        epoch: None,
+        holds_data: false,
+        offset: 0,
+        replicas_required: 0,
+        unlinked_s: 0,
+    });
     for own in [2, 1, 0].repeat(3) {
         for action in shard_actions(&observe(&processes, own), own, false).0 {
             apply(&mut processes, own, &action);

@@ -5,8 +5,8 @@ mod world;
 
 use domain::{Epoch, Known, RegionRole, Revision};
 use operator_planner::{
-    Allowed, ConditionType, Observation, Phase, PlanInput, PlanReport, Reason, RegionKind, ShardFacts, ShardRole, StatusInput, Truth,
-    actions, lint, plan, status,
+    Allowed, ConditionType, Observation, Phase, PlanInput, PlanReport, Reason, RegionKind, SettingFault, ShardFacts, ShardRole,
+    StatusInput, Truth, actions, lint, plan, status,
 };
 use proptest::prelude::*;
 use world::{current, region, spec};
@@ -89,8 +89,9 @@ fn removing_the_active_region_from_the_manifest_is_refused_and_nothing_else_of_i
 fn a_shard_that_became_a_primary_is_remembered_by_the_active_region_only() {
     let before = current(first());
     let mut seen = nothing();
-    let primary = ShardFacts { role: ShardRole::Primary, epoch: Some(Epoch(1)), holds_data: false, offset: 0 };
-    seen.shards = vec![Known::Fresh { value: primary, seen_at_ms: 0 }];
+    let primary =
+        ShardFacts { role: ShardRole::Primary, epoch: Some(Epoch(1)), holds_data: false, offset: 0, replicas_required: 0, unlinked_s: 0 };
+    seen.shards = vec![vec![Known::unknown("no answer"), Known::Fresh { value: primary, seen_at_ms: 0 }]];
     let spec = spec();
     for (index, expected) in [(0, vec![0]), (1, vec![])] {
         let own = region(index);
@@ -144,6 +145,40 @@ fn what_was_not_seen_is_told_as_such_and_never_as_ready() {
     assert_eq!(told.truth(ConditionType::FailoverReady), Truth::False);
     assert_eq!(told.truth(ConditionType::Replicating), Truth::Unknown);
     assert!(told.waiting_on.is_some() && told.model.is_none());
+}
+
+#[test]
+fn a_wrong_setting_is_told_with_the_line_to_have_and_keeps_nothing_back() {
+    let (plan, own, report) = (world::plan(2, false), region(0), PlanReport::default());
+    let mut seen = world::settled(0);
+    let before = actions(&plan, &own, &seen);
+    seen.faults = vec![SettingFault {
+        process: operator_planner::process_address(&plan, 0, 1),
+        setting: "maxmemory-policy".into(),
+        current: "allkeys-lru".into(),
+        line: "maxmemory-policy noeviction".into(),
+        why: "it drops events".into(),
+    }];
+    let allowed = actions(&plan, &own, &seen);
+    assert_eq!(allowed.actions, before.actions);
+    let told = status(&StatusInput {
+        region: &own,
+        plan: Some(&plan),
+        report: &report,
+        allowed: &allowed,
+        seen: &seen,
+        refused: None,
+        failures: &[],
+        applied: false,
+        deletion: None,
+    });
+    let stalled = told.conditions.iter().find(|found| found.condition == ConditionType::Stalled).unwrap();
+    assert_eq!((stalled.truth, stalled.reason), (Truth::True, "UnsafeToRunWithSetting"));
+    assert!(
+        stalled.message.contains("payments-fs-g1-s0-1") && stalled.message.contains("`maxmemory-policy noeviction`"),
+        "{}",
+        stalled.message
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use crds::{FraudPipeline, RegionPlan};
-use futures::{StreamExt, channel::mpsc, future::join_all};
+use futures::{Stream, StreamExt, channel::mpsc, future::join_all, stream::select};
 use kube::{
     Client, ResourceExt,
     runtime::{
@@ -35,7 +35,7 @@ use crate::{
     execute::Executor,
     lease::Election,
     metrics::Metrics,
-    observe::{Observer, Topics},
+    observe::{Observer, Pulse, Topics},
     reconcile::{Context, reconcile},
     register::{KubeRegister, PipelineKey, Register},
     report::WriteLimit,
@@ -117,6 +117,8 @@ async fn act(
 ) -> Result<(), RunError> {
     let cluster = cluster_facts(client).await?;
     let topics = Arc::new(Topics::new(kafka_metrics));
+    let (noticed, news) = mpsc::channel(1);
+    let pulse = Arc::new(Pulse::new(noticed));
     let (senders, receivers): (Vec<_>, Vec<_>) = scopes.iter().map(|_| mpsc::channel::<()>(1)).unzip();
     let controllers = scopes.iter().zip(receivers).map(|(scope, changes)| {
         let controller = controller(client, scope, changes, stop);
@@ -131,7 +133,7 @@ async fn act(
         let context = Context {
             client: client.clone(),
             register: KubeRegister::new(client.clone(), config.region.clone()),
-            observer: Observer::new(client.clone(), cache.clone(), config.region.clone(), topics.clone(), metrics.clone()),
+            observer: Observer::new(client.clone(), cache.clone(), config.region.clone(), topics.clone(), pulse.clone(), metrics.clone()),
             executor,
             pipelines: controller.store(),
             recorder: Recorder::new(
@@ -144,12 +146,12 @@ async fn act(
         };
         drive(controller, Arc::new(context))
     });
-    tokio::join!(join_all(controllers), pass_on(changes, senders));
+    tokio::join!(join_all(controllers), pass_on(select(changes, news), senders));
     Ok(())
 }
 
-/// Tells every scope of changes to owned objects. Ends when all have ended.
-async fn pass_on(mut changes: mpsc::Receiver<()>, mut scopes: Vec<mpsc::Sender<()>>) {
+/// Tells every scope of changes to owned objects and to shards' processes. Ends when all have ended.
+async fn pass_on(mut changes: impl Stream<Item = ()> + Unpin, mut scopes: Vec<mpsc::Sender<()>>) {
     while changes.next().await.is_some() {
         scopes.retain(|scope| !scope.is_closed());
         if scopes.is_empty() {

@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crds::EffectiveRegionSpec;
-use domain::{Epoch, HostPort, Plan, RegionName};
-use feature_shards::{Change, ShardClient};
+use domain::{Epoch, Plan, PlanView, RegionName};
+use feature_shards::Change;
 use futures::future::join_all;
 use kube::Client;
-use operator_planner::{Action, view_of};
+use operator_planner::{Action, process_address};
 
 use crate::{
     apply::{Applied, Applier},
@@ -15,7 +15,7 @@ use crate::{
     config::Images,
     kinds::{Kind, Owner},
     metrics::Metrics,
-    observe::{Topics, operator_password},
+    observe::{Topics, shard_credentials},
 };
 
 /// What was done, and what was tried in vain.
@@ -25,6 +25,25 @@ pub(crate) struct Done {
     /// Actions of the plan that were carried out, in words.
     pub actions: Vec<(&'static str, String)>,
     pub failures: Vec<String>,
+}
+
+impl Done {
+    /// Whether something was done of which the next pass sees the effect at once.
+    pub(crate) fn did_more_than_topics(&self) -> bool {
+        self.actions.iter().any(|(name, _)| *name != "EnsureTopics")
+    }
+}
+
+/// What is being carried out.
+#[derive(Clone, Copy)]
+pub(crate) struct Work<'a> {
+    pub owner: &'a Owner,
+    pub plan: &'a Plan,
+    /// What pods are told of it; nothing where none run.
+    pub view: Option<&'a PlanView>,
+    /// The spec that the plan pins, as it holds in this region.
+    pub effective: &'a EffectiveRegionSpec,
+    pub images: &'a Images,
 }
 
 pub(crate) struct Executor {
@@ -39,20 +58,14 @@ pub(crate) struct Executor {
 impl Executor {
     /// Applies the owned objects, then carries out the actions. The plan goes to the pods first: the objects that follow
     /// refer to it.
-    pub(crate) async fn run(
-        &self,
-        owner: &Owner,
-        plan: &Plan,
-        effective: &EffectiveRegionSpec,
-        images: &Images,
-        actions: &[Action],
-    ) -> Done {
+    pub(crate) async fn run(&self, work: &Work<'_>, actions: &[Action]) -> Done {
+        let Work { owner, plan, effective, .. } = *work;
         let mut done = Done::default();
         let (views, rest): (Vec<_>, Vec<_>) = actions.iter().partition(|action| matches!(action, Action::EnsurePlanView(_)));
         for action in views {
             self.note(action, self.write_view(owner, action).await, &mut done);
         }
-        done.applied = self.objects(owner, plan, effective, images).await;
+        done.applied = self.objects(work).await;
         done.failures.extend(done.applied.failures.iter().cloned());
         let outcomes = join_all(rest.iter().map(|action| self.act(owner, plan, effective, action))).await;
         for (action, outcome) in rest.into_iter().zip(outcomes) {
@@ -75,9 +88,10 @@ impl Executor {
         }
     }
 
-    async fn objects(&self, owner: &Owner, plan: &Plan, effective: &EffectiveRegionSpec, images: &Images) -> Applied {
-        let input = BuildInput { owner, region: &self.region, plan, effective, images, cluster: self.cluster };
-        let objects = match build::objects(&input) {
+    async fn objects(&self, work: &Work<'_>) -> Applied {
+        let Work { owner, plan, view, effective, images } = *work;
+        let input = |view| BuildInput { owner, region: &self.region, plan, view, effective, images, cluster: self.cluster };
+        let objects = match view.map_or(Ok(Vec::new()), |view| build::objects(&input(view))) {
             Ok(objects) => objects,
             Err(error) => return Applied { changed: vec![], failures: vec![format!("spec.{error}")] },
         };
@@ -107,28 +121,33 @@ impl Executor {
                 let made = self.topics.ensure(&owner.namespace, &effective.spec, &effective.region).await;
                 made.map(|()| "topics are there".to_owned()).map_err(|error| error.to_string())
             }
-            Action::MakePrimary { shard, epoch } => {
-                self.change(owner, plan, *shard, &Change::Primary, *epoch).await?;
-                Ok(format!("shard {shard} is the primary of epoch {epoch}"))
+            Action::MakePrimary { shard, process, epoch } => {
+                self.change(owner, plan, (*shard, *process), &Change::Primary, *epoch).await?;
+                Ok(format!("process {process} of shard {shard} is the primary of epoch {epoch}"))
             }
-            Action::FollowRemote { shard, upstream, epoch } => {
-                self.change(owner, plan, *shard, &Change::Follow(upstream.clone()), *epoch).await?;
-                Ok(format!("shard {shard} follows {upstream}"))
+            Action::FollowRemote { shard, process, upstream, epoch } => {
+                self.change(owner, plan, (*shard, *process), &Change::Follow(upstream.clone()), *epoch).await?;
+                Ok(format!("process {process} of shard {shard} follows {upstream}"))
             }
-            Action::HoldCopy { shard, epoch } => {
-                self.change(owner, plan, *shard, &Change::Hold, *epoch).await?;
-                Ok(format!("shard {shard} holds its copy for {}", plan.active_region))
+            Action::FollowLocal { shard, process, leader, epoch } => {
+                let upstream = process_address(plan, *shard, *leader);
+                self.change(owner, plan, (*shard, *process), &Change::Follow(upstream), *epoch).await?;
+                Ok(format!("process {process} of shard {shard} follows process {leader}"))
+            }
+            Action::HoldCopy { shard, process, epoch } => {
+                self.change(owner, plan, (*shard, *process), &Change::Hold, *epoch).await?;
+                Ok(format!("process {process} of shard {shard} holds its copy for {}", plan.active_region))
+            }
+            Action::RequireReplicas { shard, process, replicas, epoch } => {
+                self.change(owner, plan, (*shard, *process), &Change::Require(*replicas), *epoch).await?;
+                Ok(format!("process {process} of shard {shard} takes writes with {replicas} replicas or more"))
             }
         }
     }
 
-    async fn change(&self, owner: &Owner, plan: &Plan, shard: u16, change: &Change, epoch: Epoch) -> Result<(), String> {
-        let address = self.address(plan, shard).ok_or_else(|| format!("the plan has no shard {shard} here"))?;
-        let client = ShardClient::new(operator_password(&self.client, owner).await?);
+    async fn change(&self, owner: &Owner, plan: &Plan, (shard, process): (u16, u16), change: &Change, epoch: Epoch) -> Result<(), String> {
+        let address = process_address(plan, shard, process);
+        let client = shard_credentials(&self.client, owner).await?.client(&self.region);
         client.change(&address, change, epoch).await.map_err(|error| error.to_string())
-    }
-
-    fn address(&self, plan: &Plan, shard: u16) -> Option<HostPort> {
-        view_of(plan, &self.region)?.shards.into_iter().find(|found| found.shard == shard).map(|found| found.primary)
     }
 }

@@ -71,7 +71,7 @@ pub(crate) struct Metrics {
 }
 
 /// What a shard's process may be seen as.
-pub(crate) const SHARD_ROLES: [&str; 5] = ["primary", "following", "held", "nowhere", "unknown"];
+pub(crate) const SHARD_ROLES: [&str; 6] = ["primary", "following", "held", "nowhere", "gone", "unknown"];
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {

@@ -20,6 +20,7 @@ use kube::{
 };
 use operator_planner::{
     Allowed, CurrentPlan, Observation, PlanInput, PlanReport, Planned, SpecFacts, StatusInput, TopicsState, actions, lint, plan, status,
+    view_of,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -28,7 +29,7 @@ use crate::{
     config::OperatorConfig,
     deletion::{self, Verdict},
     error::Error,
-    execute::{Done, Executor},
+    execute::{Done, Executor, Work},
     kinds::Owner,
     metrics::Metrics,
     observe::Observer,
@@ -37,6 +38,8 @@ use crate::{
     validate::{self, Refused},
 };
 
+/// After something was done: what it has led to is to be seen, and what comes next to be done.
+const AT_ONCE: Duration = Duration::from_millis(250);
 /// While something is under way that no watch tells of (replication, topics).
 const SOON: Duration = Duration::from_secs(2);
 /// While all is well: Redis and Kafka are looked at this often.
@@ -198,7 +201,9 @@ impl<'a, R: Register> Pass<'a, R> {
             ))
         })?;
         let allowed = actions(plan, &self.context.config.region, seen);
-        let done = self.context.executor.run(&self.owner, plan, effective, images, &allowed.actions).await;
+        let view = view_of(plan, &self.context.config.region, seen);
+        let work = Work { owner: &self.owner, plan, view: view.as_ref(), effective, images };
+        let done = self.context.executor.run(&work, &allowed.actions).await;
         for (name, what) in done.actions.iter().filter(|(name, _)| !matches!(*name, "EnsurePlanView" | "EnsureTopics")) {
             self.tell(EventType::Normal, "Execute", name, what).await;
         }
@@ -220,8 +225,11 @@ impl<'a, R: Register> Pass<'a, R> {
         let digest = outcome.current.as_ref().and_then(|current| spec_digest(&current.plan.effective_spec));
         let after =
             report::status_of(self.pipeline, &self.context.config.region, outcome.current.as_ref(), &told, digest, Timestamp::now());
-        let settled = is_settled(&outcome);
-        let calm = if settled { CALM } else { SOON };
+        let calm = match is_settled(&outcome) {
+            _ if outcome.done.did_more_than_topics() => AT_ONCE,
+            true => CALM,
+            false => SOON,
+        };
         match self.context.limit.judge(&self.key, self.pipeline.status.as_ref(), &after, Instant::now()) {
             Write::NotNeeded => Ok(Requeue::requeue(calm)),
             Write::Later(left) => {
@@ -277,6 +285,7 @@ impl<'a, R: Register> Pass<'a, R> {
         deletion::remove_finalizer(&self.context.client, &self.key, self.pipeline).await.map_err(Error::Finalizer)?;
         self.context.limit.forget(&self.key);
         self.context.executor.applier.forget(&self.owner);
+        self.context.observer.forget(&self.owner);
         self.context.metrics.forget(&self.key.namespace, &self.key.name);
         Ok(Requeue::await_change())
     }

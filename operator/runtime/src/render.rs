@@ -60,10 +60,10 @@ pub fn objects(manifest: &str, region: &RegionName, version: &str, images: &Imag
         let reasons: Vec<_> = planned.report.reasons.iter().map(ToString::to_string).collect();
         return Err(RenderError::Plan(reasons.join("; ")));
     };
-    let input = BuildInput { owner: &owner, region, plan: &first, effective: &effective, images, cluster: ClusterFacts::default() };
+    let Some(view) = view_of(&first, region, &seen) else { return Ok(Vec::new()) };
+    let input =
+        BuildInput { owner: &owner, region, plan: &first, view: &view, effective: &effective, images, cluster: ClusterFacts::default() };
     let mut all = build::objects(&input)?;
-    if let Some(view) = view_of(&first, region) {
-        all.push(build::view_object(&owner, &view)?);
-    }
+    all.push(build::view_object(&owner, &view)?);
     Ok(all)
 }

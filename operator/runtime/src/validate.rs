@@ -20,6 +20,9 @@ use crate::{config::OperatorConfig, facts};
 const REDIS_KEYS: &[&str] =
     &["users.acl", "replication.conf", "operator.password", "decision.password", "builder.password", "probe.password"];
 
+/// Keys of the Secret with the certificate that this region's shards show.
+const REDIS_TLS_KEYS: &[&str] = &["tls.crt", "tls.key", "ca.crt"];
+
 /// Keys of a bucket's Secret, as `regions[].model.secretRef` says.
 const BUCKET_KEYS: &[&str] = &["accessKeyId", "secretAccessKey"];
 
@@ -54,8 +57,11 @@ pub(crate) fn references<'a>(pipeline: &str, region: &str, spec: &FraudPipelineS
     let mut config_maps: Vec<(String, &[&str])> = vec![(spec.rules.config_map_ref.name.to_string(), &["rules.yaml"])];
     config_maps.extend(spec.currency.rates_ref.iter().map(|rates| (rates.name.to_string(), ["rates.yaml"].as_slice())));
     let effective = spec.effective_for(region).ok().map_or_else(|| spec.clone(), |effective| effective.spec);
-    let mut secrets: Vec<(String, &[&str])> =
-        vec![(format!("{pipeline}-redis"), REDIS_KEYS), (spec.privacy.key_secret_ref.name.to_string(), &["current"])];
+    let mut secrets: Vec<(String, &[&str])> = vec![
+        (format!("{pipeline}-redis"), REDIS_KEYS),
+        (format!("{pipeline}-redis-tls"), REDIS_TLS_KEYS),
+        (spec.privacy.key_secret_ref.name.to_string(), &["current"]),
+    ];
     let bucket = spec.region(region).and_then(|region| region.model.as_ref()?.secret_ref.as_ref());
     secrets.extend(bucket.map(|secret| (secret.name.to_string(), BUCKET_KEYS)));
     References { secrets, config_maps, storage_class: effective.features.storage_class_name.map(|class| class.to_string()) }
@@ -198,7 +204,12 @@ mod tests {
     fn complete() -> Inputs {
         let keys = |keys: &[&str]| keys.iter().map(ToString::to_string).collect();
         Inputs {
-            secrets: [("payments-redis".into(), keys(REDIS_KEYS)), ("fraud-pii".into(), keys(&["current", "k1"]))].into(),
+            secrets: [
+                ("payments-redis".into(), keys(REDIS_KEYS)),
+                ("payments-redis-tls".into(), keys(REDIS_TLS_KEYS)),
+                ("fraud-pii".into(), keys(&["current", "k1"])),
+            ]
+            .into(),
             config_maps: [("fraud-rules".into(), keys(&["rules.yaml"])), ("fx-rates".into(), keys(&["rates.yaml"]))].into(),
             storage_classes: ["local".to_string()].into(),
         }
@@ -280,7 +291,9 @@ mod tests {
         };
         let (older, younger) = (at("2026-01-01T00:00:00Z", "a", "payments"), at("2026-01-02T00:00:00Z", "b", "refunds"));
         let mut inputs = complete();
-        inputs.secrets.insert("refunds-redis".into(), inputs.secrets["payments-redis"].clone());
+        for secret in ["redis", "redis-tls"] {
+            inputs.secrets.insert(format!("refunds-{secret}"), inputs.secrets[&format!("payments-{secret}")].clone());
+        }
         let both = [older.clone(), younger.clone()];
         assert!(pipeline(&older, &operator_config("us-east"), &inputs, &both).is_ok());
         let refused = pipeline(&younger, &operator_config("us-east"), &inputs, &both).unwrap_err();

@@ -55,6 +55,12 @@ pub(crate) struct Login {
     /// File with the user's password; without it nobody logs in
     #[arg(long, global = true)]
     pub(crate) password_file: Option<PathBuf>,
+    /// File with the authority of the shards' certificates (ca.crt); without it nothing is encrypted
+    #[arg(long, global = true)]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// The name that the certificates must have
+    #[arg(long, global = true, default_value = domain::ANY_FEATURE_STORE_NAME)]
+    pub(crate) server_name: String,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -10,11 +10,12 @@ mod roles;
 mod show;
 mod snapshots;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use feature_shards::ShardClient;
+use scoring_dial::Tls;
 
 use self::arguments::{Arguments, Command, Login};
 
@@ -40,7 +41,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         clap_complete::generate(*shell, &mut Arguments::command(), "fraud-features", &mut std::io::stdout());
         return Ok(ExitCode::SUCCESS);
     }
-    // Two TLS implementations are linked; whoever connects to a bucket first would have to guess.
+    // Two TLS implementations are linked; whoever connects first would have to guess.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = client(&arguments.login)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -65,7 +66,16 @@ async fn act(arguments: &Arguments, client: &ShardClient) -> anyhow::Result<Exit
 }
 
 fn client(login: &Login) -> anyhow::Result<ShardClient> {
-    let Some(path) = &login.password_file else { return Ok(ShardClient::without_login()) };
-    let password = std::fs::read_to_string(path).with_context(|| format!("--password-file {} cannot be read", path.display()))?;
-    Ok(ShardClient::with_user(login.user.clone(), password.trim_end_matches(['\r', '\n']).to_owned()))
+    let read =
+        |option: &str, path: &Path| std::fs::read_to_string(path).with_context(|| format!("{option} {} cannot be read", path.display()));
+    let mut client = ShardClient::without_login();
+    if let Some(path) = &login.password_file {
+        let password = read("--password-file", path)?;
+        client = ShardClient::with_user(login.user.clone(), password.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    if let Some(path) = &login.ca_file {
+        let ca_pem = read("--ca-file", path)?.into_bytes();
+        client = client.with_tls(Tls { ca_pem, server_name: login.server_name.clone() });
+    }
+    Ok(client)
 }

@@ -10,7 +10,7 @@ use redis_testbed::Server;
 use tempfile::TempDir;
 
 const USERS: &str = "user default off
-user operator on >operator-password resetchannels ~fp:* +@connection +@transaction +get +set +eval +time +info +replicaof +config|get +config|set +dbsize +client|pause +client|unpause
+user operator on >operator-password resetchannels ~fp:* +@transaction +ping +get +set +eval +time +info +replicaof +config|get +config|set +dbsize +acl|setuser +client|pause +client|unpause
 user replication on >replication-password resetchannels +psync +replconf +ping
 user tester on >tester-password resetchannels ~* &* +@all
 ";

@@ -37,6 +37,8 @@ const RECOVERED: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the process cannot start: the sentence says which file or field, and what to do.
 pub async fn run(config_path: &Path, plan_path: &Path, stop: CancellationToken) -> anyhow::Result<()> {
+    // Two TLS implementations are linked; whoever connects first would have to guess.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let config: Config = process::config::load(config_path)?;
     config.check().with_context(|| config_path.display().to_string())?;
     let plan = PlanWatch::follow(plan_path, stop.clone())?;

@@ -99,6 +99,10 @@ async fn rest_and_grpc_give_the_same_answer() {
 
     let degradation = by_grpc.degradation.clone().unwrap();
     let thresholds = by_grpc.thresholds.clone().unwrap();
+    let freshness = by_grpc.freshness.clone().unwrap();
+    assert!(!freshness.windows.is_empty());
+    let windows: Vec<_> =
+        freshness.windows.iter().map(|window| json!({"window": window.window, "state": window.state().as_str_name()})).collect();
     let stages: Vec<&str> = by_grpc.stages.iter().map(|stage| stage.stage.as_str()).collect();
     let expected = json!({
         "transactionId": "r",
@@ -113,6 +117,7 @@ async fn rest_and_grpc_give_the_same_answer() {
             "authority": degradation.authority().as_str_name(), "durability": degradation.durability().as_str_name(),
             "idempotency": degradation.idempotency().as_str_name(),
         },
+        "freshness": {"origins": freshness.origins.iter().map(|origin| &origin.region).collect::<Vec<_>>(), "windows": windows},
         "modelDigest": by_grpc.model_digest,
         "tier": by_grpc.tier().as_str_name(),
         "region": by_grpc.region,

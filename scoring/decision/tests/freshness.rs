@@ -79,7 +79,10 @@ async fn decisions_are_as_careful_as_what_is_known_to_be_missing() {
     let shards = [Redis::start(), Redis::start()];
     let addresses: Vec<HostPort> = shards.iter().map(Redis::address).collect();
     let stand_in = StandIn::start(Behaviour::Scores(0.53)).await;
+    let begun = Instant::now();
     let pipeline = Arc::new(Pipeline::new(Parts {
+        // What gets better counts only after a while of this clock.
+        clock: Box::new(move || NOW_MS + i64::try_from(begun.elapsed().as_millis()).unwrap()),
         freshness: FreshnessWatch::unknown(&Windows::default()),
         store: FeatureStore::Redis(store(1, RegionRole::Active, &addresses)),
         ..parts(service(stand_in.address))

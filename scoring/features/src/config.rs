@@ -6,6 +6,7 @@ use scoring_core::{
     state::{InvalidRetention, Retention, StateConfig},
     windows::{InvalidWindows, Window, Windows},
 };
+use scoring_dial::TlsConfig;
 use serde::{Deserialize, Serialize};
 
 /// Section `features` of a configuration file.
@@ -13,7 +14,10 @@ use serde::{Deserialize, Serialize};
 /// ```yaml
 /// features:
 ///   windows: [5s, 1m, 1h, 24h]
-///   redis: {user: decision, password_file: /etc/fraudpipeline/redis/decision}
+///   redis:
+///     user: decision
+///     password_file: /etc/fraudpipeline/redis/password
+///     tls: {ca_file: /etc/fraudpipeline/redis-tls/ca.crt, server_name: us-east.features.fraudpipeline.internal}
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,6 +92,9 @@ pub struct RedisConfig {
     /// File with the user's password. It is read for each new connection, so that a rotated password needs no restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// How shards' certificates are verified. Left out: no encryption, for tests on loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
     #[serde(default = "default_connect_timeout", with = "domain::duration")]
     pub connect_timeout: Duration,
     /// A connection on which nothing was answered for this long, while something was asked, is given up.
@@ -97,7 +104,7 @@ pub struct RedisConfig {
 
 impl Default for RedisConfig {
     fn default() -> Self {
-        Self { user: None, password_file: None, connect_timeout: default_connect_timeout(), silence_max: default_silence_max() }
+        Self { user: None, password_file: None, tls: None, connect_timeout: default_connect_timeout(), silence_max: default_silence_max() }
     }
 }
 

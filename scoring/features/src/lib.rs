@@ -39,6 +39,7 @@ pub use memory::MemoryStore;
 pub use metrics::FeatureMetrics;
 pub use read::FeatureRead;
 pub use redis_store::RedisStore;
+pub use scoring_dial::TlsConfig;
 pub use shards::UnusablePlan;
 
 /// Where a decision service keeps what it knows of entities.

@@ -2,7 +2,8 @@
 //!
 //! A caller never waits for a connection: while there is none, commands fail at once and the decision goes on without.
 //! Reconnecting backs off with jitter, so that a shard that returns is not met by all pods in the same millisecond. A
-//! connection that stays silent while it is asked (half open, as after the loss of a node) is given up.
+//! connection that stays silent while it is asked (half open, as after the loss of a node) is given up, and so is one to a
+//! process that is no primary any more.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,16 +11,16 @@ use std::{
 };
 
 use domain::HostPort;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
-    aio::MultiplexedConnection, io::tcp::TcpSettings,
-};
+use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisError, Value, aio::MultiplexedConnection};
+use scoring_dial::Dial;
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use crate::{FeatureMetrics, RedisConfig, metrics::Cause, request::Request};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// A connection to a process that takes no writes is given up, but not more often than this.
+const READ_ONLY_KEPT: Duration = Duration::from_secs(1);
 
 /// Ends its background task when dropped.
 pub(crate) struct Link {
@@ -40,6 +41,7 @@ struct State {
     generation: u64,
     /// Since when commands have timed out without any answer in between.
     silent_since: Option<Instant>,
+    connected_at: Option<Instant>,
 }
 
 impl Link {
@@ -71,6 +73,9 @@ impl Link {
         match tokio::time::timeout_at(deadline, connection.send_packed_commands(request.pipeline(), 0, request.answers())).await {
             Ok(Ok(answers)) => {
                 self.shared.lock().silent_since = None;
+                if answers.iter().any(is_read_only) {
+                    self.shared.give_up_read_only(generation);
+                }
                 Ok(answers)
             }
             Ok(Err(error)) => {
@@ -85,6 +90,10 @@ impl Link {
             }
         }
     }
+}
+
+fn is_read_only(answer: &Value) -> bool {
+    error_code(answer) == Some("READONLY")
 }
 
 impl Drop for Link {
@@ -139,13 +148,22 @@ impl Shared {
 
     fn set(&self, connection: MultiplexedConnection) {
         let mut state = self.lock();
-        *state = State { connection: Some(connection), generation: state.generation.wrapping_add(1), silent_since: None };
+        let generation = state.generation.wrapping_add(1);
+        *state = State { connection: Some(connection), generation, silent_since: None, connected_at: Some(Instant::now()) };
     }
 
     fn give_up(&self, generation: u64) {
         let mut state = self.lock();
         if state.generation == generation && state.connection.take().is_some() {
             self.broken.notify_one();
+        }
+    }
+
+    /// The shard's name leads to another process by now: a new connection finds it.
+    fn give_up_read_only(&self, generation: u64) {
+        let connected_at = self.lock().connected_at;
+        if connected_at.is_some_and(|at| at.elapsed() >= READ_ONLY_KEPT) {
+            self.give_up(generation);
         }
     }
 
@@ -193,8 +211,6 @@ impl Keeper {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, ConnectError> {
-        // A pipeline is written whole: waiting for the acknowledgement of the one before it would only add latency.
-        let without_delay = TcpSettings::default().set_nodelay(true);
         let mut login = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
         if let Some(user) = &self.config.user {
             login = login.set_username(user);
@@ -203,13 +219,14 @@ impl Keeper {
             let password = tokio::fs::read_to_string(path).await.map_err(ConnectError::PasswordFile)?;
             login = login.set_password(password.trim_end_matches(['\r', '\n']));
         }
-        let address = ConnectionAddr::Tcp(self.address.host.clone(), self.address.port);
-        let info = address.into_connection_info()?.set_redis_settings(login).set_tcp_settings(without_delay);
+        let tls = match &self.config.tls {
+            Some(tls) => Some(tls.load().await.map_err(ConnectError::CaFile)?),
+            None => None,
+        };
         // Deadlines are each caller's own: a response time-out of the client would be a second, hidden one.
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(self.config.connect_timeout)).set_response_timeout(None);
-        // The time-out of the client covers TCP; a process that accepts and stays silent would hold up the greeting.
-        let connecting = Client::open(info)?;
-        let connecting = connecting.get_multiplexed_async_connection_with_config(&config);
+        // The time-out of the client covers TCP and TLS; a process that accepts and stays silent would hold up the greeting.
+        let connecting = Dial { address: &self.address, tls: tls.as_ref(), user: login }.connect(config);
         tokio::time::timeout(self.config.connect_timeout, connecting).await.map_err(|_| ConnectError::TimedOut)?.map_err(ConnectError::of)
     }
 }
@@ -218,12 +235,14 @@ impl Keeper {
 enum ConnectError {
     #[error("features.redis.password_file cannot be read: {0}. Check that the Secret is mounted")]
     PasswordFile(std::io::Error),
+    #[error("features.redis.tls.ca_file cannot be read: {0}. Check that the Secret is mounted")]
+    CaFile(std::io::Error),
     #[error("no answer in time")]
     TimedOut,
     #[error("the shard refuses user and password: {0}. Check features.redis.user and what is in password_file")]
     Authentication(RedisError),
     #[error("{0}")]
-    Refused(#[from] RedisError),
+    Refused(RedisError),
 }
 
 impl ConnectError {
@@ -235,6 +254,7 @@ impl ConnectError {
     fn label(&self) -> &'static str {
         match self {
             Self::PasswordFile(_) => "password_file",
+            Self::CaFile(_) => "ca_file",
             Self::TimedOut => "timed_out",
             Self::Authentication(_) => "authentication",
             Self::Refused(_) => "refused",

@@ -16,11 +16,11 @@ use crate::{FeatureMetrics, RedisConfig, health::Health, link::Link};
 /// One shard. Writes and reads have a connection of their own: a read never waits behind a write that is paused.
 pub(crate) struct Shard {
     pub(crate) index: u16,
-    address: ShardAddress,
+    primary: HostPort,
     pub(crate) write: Link,
     pub(crate) read: Link,
-    /// In this region, for hedged reads and while the shard itself is silent.
-    replicas: Vec<Link>,
+    /// In this region, for hedged reads and while the shard itself is silent. They come and go while the primary stays.
+    replicas: Mutex<Vec<(HostPort, Arc<Link>)>>,
     health: Mutex<Health>,
     /// Held while a batch is folded into the shard.
     pub(crate) folding: tokio::sync::Mutex<()>,
@@ -57,8 +57,12 @@ impl Shards {
             place.ok_or(UnusablePlan::NoAddress { epoch: plan.epoch, shard })
         };
         let place_of_slot = (0..SLOTS).map(place).collect::<Result<_, _>>()?;
-        let kept = |address: &ShardAddress| former.and_then(|former| former.list.iter().find(|shard| shard.address == *address));
-        let shard = |address: &ShardAddress| kept(address).cloned().unwrap_or_else(|| Arc::new(Shard::start(address, config, metrics)));
+        let shard = |address: &ShardAddress| {
+            let kept = former.and_then(|former| former.list.iter().find(|shard| shard.is_at(address)));
+            let shard = kept.cloned().unwrap_or_else(|| Arc::new(Shard::start(address, config, metrics)));
+            shard.set_replicas(&address.replicas, config, metrics);
+            shard
+        };
         let list = addresses.into_values().map(shard).collect();
         Ok(Self { epoch: plan.epoch, writable: plan.writes_features(), list, place_of_slot })
     }
@@ -80,16 +84,29 @@ impl Shards {
 impl Shard {
     fn start(address: &ShardAddress, config: &RedisConfig, metrics: &FeatureMetrics) -> Self {
         let index = address.shard;
-        let link = |to: &HostPort| Link::start(index, to.clone(), config, metrics);
+        let link = || Link::start(index, address.primary.clone(), config, metrics);
         Self {
             index,
-            address: address.clone(),
-            write: link(&address.primary),
-            read: link(&address.primary),
-            replicas: address.replicas.iter().map(link).collect(),
+            primary: address.primary.clone(),
+            write: link(),
+            read: link(),
+            replicas: Mutex::default(),
             health: Mutex::default(),
             folding: tokio::sync::Mutex::new(()),
         }
+    }
+
+    fn is_at(&self, address: &ShardAddress) -> bool {
+        self.index == address.shard && self.primary == address.primary
+    }
+
+    fn set_replicas(&self, addresses: &[HostPort], config: &RedisConfig, metrics: &FeatureMetrics) {
+        let mut replicas = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = |to: &HostPort| {
+            let kept = replicas.iter().find(|(at, _)| at == to).map(|(_, link)| link.clone());
+            (to.clone(), kept.unwrap_or_else(|| Arc::new(Link::start(self.index, to.clone(), config, metrics))))
+        };
+        *replicas = addresses.iter().map(link).collect();
     }
 
     pub(crate) fn health(&self) -> MutexGuard<'_, Health> {
@@ -97,7 +114,8 @@ impl Shard {
     }
 
     /// A replica to which there is a connection.
-    pub(crate) fn replica(&self) -> Option<&Link> {
-        self.replicas.iter().find(|replica| replica.is_up())
+    pub(crate) fn replica(&self) -> Option<Arc<Link>> {
+        let replicas = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
+        replicas.iter().find(|(_, replica)| replica.is_up()).map(|(_, replica)| replica.clone())
     }
 }

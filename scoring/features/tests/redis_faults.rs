@@ -213,6 +213,56 @@ async fn a_plan_moves_traffic_to_other_addresses_and_roles_at_once() {
     assert_eq!(store.positions(WITHIN).await.unwrap(), Positions::new());
 }
 
+/// A shard's name stays when another process takes its place; connections that are open lead to the former one.
+#[tokio::test]
+async fn a_process_that_became_a_replica_is_left_for_the_one_that_has_its_name_now() {
+    let (former, next) = (Redis::start(), Redis::start());
+    let name = Name::leading_to(&former).await;
+    let store = store(1, RegionRole::Active, &[name.address()]);
+    connected(&store).await;
+    assert!(store.record_and_read(&payment("t-1", 1, NOW), in_time()).await.recorded);
+    former.ask::<String>(&format!("REPLICAOF 127.0.0.1 {}", next.port));
+    name.lead_to(&next);
+    let started = std::time::Instant::now();
+    while !store.record_and_read(&payment("t-2", 1, NOW), in_time()).await.recorded {
+        assert!(started.elapsed() < Duration::from_secs(5), "it stays with the former one");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Passes connections on to one process or another, as a Service does.
+struct Name {
+    port: u16,
+    target: std::sync::Arc<std::sync::atomic::AtomicU16>,
+}
+
+impl Name {
+    async fn leading_to(redis: &Redis) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = std::sync::Arc::new(std::sync::atomic::AtomicU16::new(redis.port));
+        let leads_to = target.clone();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let port = leads_to.load(std::sync::atomic::Ordering::Relaxed);
+                tokio::spawn(async move {
+                    let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return };
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self { port, target }
+    }
+
+    fn address(&self) -> domain::HostPort {
+        domain::HostPort { host: "127.0.0.1".into(), port: self.port }
+    }
+
+    fn lead_to(&self, redis: &Redis) {
+        self.target.store(redis.port, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_password_is_told_apart_and_a_rotated_one_is_used_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();

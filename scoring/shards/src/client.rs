@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use domain::{Epoch, HostPort};
 use operator_planner::ShardFacts;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisConnectionInfo, Value, aio::MultiplexedConnection,
-};
+use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, Value, aio::MultiplexedConnection};
+use scoring_dial::{Dial, Tls};
 
 use crate::{
     EPOCH_KEY, ShardError,
@@ -19,12 +18,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const OPERATOR: &str = "operator";
 
 /// Asks processes as one of their users. Debug output has no password.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ShardClient {
     login: Option<Login>,
+    tls: Option<Tls>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 struct Login {
     user: String,
     password: String,
@@ -45,13 +45,19 @@ impl ShardClient {
 
     #[must_use]
     pub fn with_user(user: String, password: String) -> Self {
-        Self { login: Some(Login { user, password }) }
+        Self { login: Some(Login { user, password }), tls: None }
     }
 
     /// For processes that ask nobody for a password, as in tests on loopback.
     #[must_use]
     pub fn without_login() -> Self {
-        Self { login: None }
+        Self { login: None, tls: None }
+    }
+
+    /// Encrypted, with processes whose certificate this verifies.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// What the process is. Its answers are not of one moment.
@@ -107,14 +113,18 @@ impl ShardClient {
         if let Some(login) = &self.login {
             user = user.set_username(&login.user).set_password(&login.password);
         }
-        let info = ConnectionAddr::Tcp(address.host.clone(), address.port).into_connection_info()?.set_redis_settings(user);
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_WITHIN)).set_response_timeout(Some(ANSWER_WITHIN));
-        Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
+        Dial { address, tls: self.tls.as_ref(), user }.connect(config).await
     }
 
     /// User and password, for a connection that speaks something else than commands and answers.
     pub fn login(&self) -> Option<(&str, &str)> {
         self.login.as_ref().map(|login| (login.user.as_str(), login.password.as_str()))
+    }
+
+    /// What it verifies processes by.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     fn user(&self) -> &str {

@@ -7,6 +7,8 @@ use redis::{ErrorKind, RedisError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
+    #[error("{address}: nobody listens there")]
+    Nobody { address: HostPort },
     #[error("{address}: {said}")]
     Redis { address: HostPort, said: String },
     #[error(
@@ -39,6 +41,9 @@ impl ShardError {
     /// What Redis or the way to it had against a command.
     pub(crate) fn of(address: &HostPort, user: &str, source: RedisError) -> Self {
         let (address, kind) = (address.clone(), source.kind());
+        if source.is_connection_refusal() {
+            return Self::Nobody { address };
+        }
         let (code, said) = first_error(source);
         match code.as_deref() {
             // Without a password Redis says so only when the first command comes.
@@ -51,6 +56,11 @@ impl ShardError {
 
     pub(crate) fn not_promotable(address: &HostPort, why: impl Into<String>) -> Self {
         Self::NotPromotable { address: address.clone(), why: why.into() }
+    }
+
+    /// Whether no process listens at that address.
+    pub fn is_nobody(&self) -> bool {
+        matches!(self, Self::Nobody { .. })
     }
 
     /// Whether a rule forbade it, as opposed to something that did not work.

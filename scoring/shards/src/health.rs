@@ -83,7 +83,7 @@ impl ShardClient {
 fn upstream_of(role: &ShardRole) -> (Option<HostPort>, Option<&'static str>) {
     match role {
         ShardRole::Following { upstream, link } => (Some(upstream.clone()), Some(link_name(*link))),
-        ShardRole::Nowhere | ShardRole::Primary | ShardRole::Held => (None, None),
+        ShardRole::Gone | ShardRole::Nowhere | ShardRole::Primary | ShardRole::Held => (None, None),
     }
 }
 
@@ -93,6 +93,7 @@ fn role_name(role: &ShardRole) -> &'static str {
         ShardRole::Held => "held",
         ShardRole::Following { .. } => "following",
         ShardRole::Nowhere => "nowhere",
+        ShardRole::Gone => "gone",
     }
 }
 

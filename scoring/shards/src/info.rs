@@ -54,6 +54,14 @@ impl Info<'_> {
         Some(ShardRole::Following { upstream, link })
     }
 
+    /// For how long a replica has had no connection. One that never had any says -1.
+    pub(crate) fn unlinked_s(&self) -> u64 {
+        match self.get("master_link_status") {
+            Some("down") => self.number("master_link_down_since_seconds").unwrap_or(u64::MAX),
+            _ => 0,
+        }
+    }
+
     pub(crate) fn offset(&self) -> u64 {
         // A replica that never had a connection says -1 or 0.
         self.number("slave_repl_offset").or_else(|| self.number("master_repl_offset")).unwrap_or(0)
@@ -77,6 +85,13 @@ fn replica_line(line: &str) -> Option<ReplicaLine> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replica_says_for_how_long_it_is_alone() {
+        let alone = |seconds: i64| format!("role:slave\r\nmaster_link_status:down\r\nmaster_link_down_since_seconds:{seconds}\r\n");
+        assert_eq!((Info(&alone(7)).unlinked_s(), Info(&alone(-1)).unlinked_s()), (7, u64::MAX));
+        assert_eq!(Info("role:slave\r\nmaster_link_status:up\r\n").unlinked_s(), 0);
+    }
 
     #[test]
     fn what_a_process_says_of_itself_is_understood() {

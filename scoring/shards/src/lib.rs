@@ -21,6 +21,8 @@ mod role;
 mod seen;
 mod settings;
 mod unplanned;
+mod users;
+mod visit;
 
 pub use client::ShardClient;
 pub use contents::{Contents, UpstreamLogin};
@@ -36,6 +38,8 @@ pub use resync::{Resyncs, resync_loop};
 pub use role::Change;
 pub use settings::{Finding, Settings, WantedSettings};
 pub use unplanned::{Unplanned, UnplannedReport};
+pub use users::RedisUsers;
+pub use visit::Visit;
 
 /// The epoch in which a process was made a primary.
 pub(crate) const EPOCH_KEY: &str = "fp:epoch";

@@ -14,6 +14,8 @@ pub enum Change {
     Follow(HostPort),
     /// Takes no writes and gives copies.
     Hold,
+    /// As a primary, takes writes only while so many replicas have them at hand.
+    Require(u64),
 }
 
 pub(crate) fn transaction(change: &Change, epoch: Epoch) -> Pipeline {
@@ -32,6 +34,7 @@ pub(crate) fn transaction(change: &Change, epoch: Epoch) -> Pipeline {
             set(&mut pipe, "min-replicas-to-write", NO_WRITES);
             pipe.cmd("REPLICAOF").arg("NO").arg("ONE");
         }
+        Change::Require(replicas) => set(&mut pipe, "min-replicas-to-write", *replicas),
     }
     pipe
 }

@@ -51,7 +51,14 @@ impl Seen {
         let role = info.role(min_replicas == NO_WRITES).ok_or("INFO replication")?;
         let bookkeeping = u64::from(epoch.is_some()).saturating_add(u64::from(heartbeat.is_some()));
         Ok(Self {
-            facts: ShardFacts { role, epoch, holds_data: keys > bookkeeping, offset: info.offset() },
+            facts: ShardFacts {
+                role,
+                epoch,
+                holds_data: keys > bookkeeping,
+                offset: info.offset(),
+                replicas_required: min_replicas,
+                unlinked_s: info.unlinked_s(),
+            },
             history: info.get("master_replid").unwrap_or_default().to_owned(),
             min_replicas,
             min_replicas_lag_s_max: setting(&lag_s_max).ok_or("min-replicas-max-lag")?,

@@ -9,6 +9,8 @@ use serde::Serialize;
 use crate::{NO_WRITES, ShardClient, ShardError, info::Info, planned};
 
 const MEBIBYTE: u64 = 1 << 20;
+/// What the planner's waiting for a silent primary is made for.
+const LAG_S_MAX: u64 = 2;
 
 /// A setting that is not as it has to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,7 +25,7 @@ pub struct Finding {
 }
 
 /// What depends on the region's traffic.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedSettings {
     /// For as long as a link may be away: bytes of writes a second times that.
     pub backlog_bytes_min: u64,
@@ -79,9 +81,7 @@ impl ShardClient {
     /// # Errors
     /// When the process does not answer in time or not as Redis does.
     pub async fn check_settings(&self, address: &HostPort, wanted: &WantedSettings) -> Result<Vec<Finding>, ShardError> {
-        let mut connection = self.connect(address).await?;
-        let (server,): (String,) = self.ask(&mut connection, address, redis::pipe().cmd("INFO").arg("server")).await?;
-        Ok(Settings::ask(self, &mut connection, address, &server).await?.findings(address, wanted))
+        self.visit(address).await?.check_settings(wanted).await
     }
 }
 
@@ -174,8 +174,14 @@ impl Settings {
     }
 
     fn note_promotion(&self, note: &mut impl FnMut(bool, &'static str, String, String, &str)) {
-        let why = "0 switches min-replicas-to-write off, which keeps an old primary from taking writes after a promotion";
-        note(self.min_replicas_lag_s_max == 0, "min-replicas-max-lag", "0".into(), "min-replicas-max-lag 10".into(), why);
+        let lag_s_max = self.min_replicas_lag_s_max;
+        let why = if lag_s_max == 0 {
+            "0 switches min-replicas-to-write off, which keeps an old primary from taking writes after a promotion"
+        } else {
+            "a primary that lost its replica goes on taking writes for longer than the operator waits before it promotes another one"
+        };
+        let wrong = lag_s_max == 0 || lag_s_max > LAG_S_MAX;
+        note(wrong, "min-replicas-max-lag", lag_s_max.to_string(), format!("min-replicas-max-lag {LAG_S_MAX}"), why);
         let interrupted = self.ping_period_s == planned::SILENT_S;
         let why = if interrupted {
             "an interrupted promotion has left this behind: repeat it, or set it back"
@@ -208,7 +214,7 @@ mod tests {
             ("repl-backlog-ttl", "0"),
             ("client-output-buffer-limit", "normal 0 0 0 slave 33554432 0 0 pubsub 1 1 1"),
             ("min-replicas-to-write", "1"),
-            ("min-replicas-max-lag", "10"),
+            ("min-replicas-max-lag", "2"),
             ("repl-ping-replica-period", "1"),
             ("repl-timeout", "10"),
             ("repl-diskless-sync", "yes"),
@@ -237,7 +243,8 @@ mod tests {
             (("repl-backlog-ttl", "3600"), "repl-backlog-ttl 0"),
             (("client-output-buffer-limit", "normal 0 0 0 slave 1048576 0 0"), "client-output-buffer-limit replica 33554432 0 0"),
             (("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60"), "client-output-buffer-limit replica 33554432 0 0"),
-            (("min-replicas-max-lag", "0"), "min-replicas-max-lag 10"),
+            (("min-replicas-max-lag", "0"), "min-replicas-max-lag 2"),
+            (("min-replicas-max-lag", "10"), "min-replicas-max-lag 2"),
             (("repl-ping-replica-period", "10"), "repl-ping-replica-period 1"),
             (("repl-diskless-sync", "no"), "repl-diskless-sync yes"),
             (("replica-read-only", "no"), "replica-read-only yes"),

@@ -63,7 +63,7 @@ async fn ten_promotions_under_writes_lose_none_and_the_old_side_never_copies_eve
     let (us, eu) = primary_and_copy(1).await;
     let writer = Writer::start([&us, &eu]);
     for run in 0..10_u64 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        writer.goes_on(50).await;
         let (old, new) = if run % 2 == 0 { (&us, &eu) } else { (&eu, &us) };
         let report = promote(&[pair(0, old.address(), new)], run + 2, &PlannedOptions::default()).await;
         assert_eq!(report.outcome, Outcome::Promoted, "run {run}: {report:?}");
@@ -72,8 +72,8 @@ async fn ten_promotions_under_writes_lose_none_and_the_old_side_never_copies_eve
         assert_eq!(facts.epoch, Some(Epoch(run + 2)));
         assert_eq!(setting(old, "repl-ping-replica-period"), "1");
     }
+    writer.goes_on(50).await;
     let acknowledged = writer.stop();
-    assert!(acknowledged.len() > 500, "the writer got {} writes through", acknowledged.len());
     assert_eq!(missing(&acknowledged, &us), 0);
 }
 
@@ -226,7 +226,7 @@ async fn what_is_no_copy_of_the_primary_is_refused_before_anything_is_touched() 
     assert!(report.shards[0].problems[0].contains("is not a copy of"), "{report:?}");
     old.ask::<()>("CONFIG SET min-replicas-max-lag 0").unwrap();
     let report = promote(&[pair(0, old.address(), &copy)], 2, &short()).await;
-    assert!(report.shards[0].problems[0].contains("min-replicas-max-lag 10"), "{report:?}");
+    assert!(report.shards[0].problems[0].contains("min-replicas-max-lag 2"), "{report:?}");
     is_as_it_was(&old);
     let report = promote(&[pair(0, copy.address(), &old)], 2, &short()).await;
     assert!(report.shards[0].problems[0].contains("is no primary"), "{report:?}");

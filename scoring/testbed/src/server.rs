@@ -22,6 +22,7 @@ repl-backlog-ttl 0
 repl-diskless-sync yes
 repl-diskless-sync-delay 0
 repl-ping-replica-period 1
+min-replicas-max-lag 2
 repl-timeout 10
 client-output-buffer-limit replica 33554432 0 0
 replicaof 127.0.0.1 1

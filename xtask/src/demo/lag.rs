@@ -11,6 +11,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::regions::{NAMESPACE, PIPELINE, Region, Sandbox};
 use crate::progress;
@@ -24,7 +26,7 @@ const BETWEEN_QUESTIONS: Duration = Duration::from_millis(20);
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// May look at its server and at nothing else.
-const USER: &str = "probe";
+const USER: &str = "monitor";
 
 /// The largest lag seen so far, in seconds, by region.
 type Worst = BTreeMap<String, f64>;
@@ -44,16 +46,18 @@ struct Shard {
 impl Watch {
     pub(super) fn start(sandbox: &Sandbox, active: &str, shards: u16) -> Result<Self> {
         let active = sandbox.region(active)?.clone();
-        let password = password(sandbox, &active)?;
+        let password = secret(sandbox, &active, "redis", &format!("{USER}.password"))?;
+        let tls = tls(&secret(sandbox, &active, "redis-tls", "ca.crt")?)?;
         let followers: Vec<Region> = sandbox.description.regions.iter().filter(|region| region.name != active.name).cloned().collect();
-        let server =
-            |region: &Region, number: u16| Server::new(SocketAddr::new(region.node_address.into(), SHARD_PORT + number), &password);
-        let mut shards: Vec<Shard> = (0..shards)
-            .map(|number| Shard {
-                active: server(&active, number),
-                followers: followers.iter().map(|region| (region.name.clone(), server(region, number))).collect(),
-            })
-            .collect();
+        let server = |region: &Region, number: u16| {
+            let address = SocketAddr::new(region.node_address.into(), SHARD_PORT + number);
+            Server::new(address, &region.name, &tls, &password)
+        };
+        let shard = |number: u16| {
+            let followers = followers.iter().map(|region| anyhow::Ok((region.name.clone(), server(region, number)?)));
+            anyhow::Ok(Shard { active: server(&active, number)?, followers: followers.collect::<Result<_>>()? })
+        };
+        let mut shards: Vec<Shard> = (0..shards).map(shard).collect::<Result<_>>()?;
         let (worst, stop) = (Arc::new(Mutex::new(Worst::new())), Arc::new(AtomicBool::new(false)));
         let thread = std::thread::spawn({
             let (worst, stop) = (Arc::clone(&worst), Arc::clone(&stop));
@@ -91,14 +95,20 @@ impl Shard {
 /// A Redis process that is asked for its place in the stream of writes.
 struct Server {
     address: SocketAddr,
+    /// What its certificate must be.
+    name: ServerName<'static>,
+    tls: Arc<ClientConfig>,
     /// What logs in and asks, in the protocol's own words.
     login: Vec<u8>,
-    connection: Option<BufReader<TcpStream>>,
+    connection: Option<Connection>,
 }
 
+type Connection = BufReader<StreamOwned<ClientConnection, TcpStream>>;
+
 impl Server {
-    fn new(address: SocketAddr, password: &str) -> Self {
-        Self { address, login: command(&["AUTH", USER, password]), connection: None }
+    fn new(address: SocketAddr, region: &str, tls: &Arc<ClientConfig>, password: &str) -> Result<Self> {
+        let name = ServerName::try_from(domain::feature_store_name(&domain::RegionName::new(region)?))?;
+        Ok(Self { address, name, tls: Arc::clone(tls), login: command(&["AUTH", USER, password]), connection: None })
     }
 
     /// Seconds until it had reached the position; nothing if it never answered.
@@ -124,11 +134,12 @@ impl Server {
         replication_offset(&info)
     }
 
-    fn connect(&self) -> std::io::Result<BufReader<TcpStream>> {
+    fn connect(&self) -> std::io::Result<Connection> {
         let stream = TcpStream::connect_timeout(&self.address, ANSWER_MAX)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         stream.set_nodelay(true)?;
-        let mut connection = BufReader::new(stream);
+        let session = ClientConnection::new(Arc::clone(&self.tls), self.name.clone()).map_err(std::io::Error::other)?;
+        let mut connection = BufReader::new(StreamOwned::new(session, stream));
         ask(&mut connection, &self.login)?;
         Ok(connection)
     }
@@ -141,8 +152,9 @@ fn command(words: &[&str]) -> Vec<u8> {
 }
 
 /// The text of a simple or bulk string; everything else is an error.
-fn ask(connection: &mut BufReader<TcpStream>, question: &[u8]) -> std::io::Result<String> {
+fn ask(connection: &mut Connection, question: &[u8]) -> std::io::Result<String> {
     connection.get_mut().write_all(question)?;
+    connection.get_mut().flush()?;
     read_answer(connection)
 }
 
@@ -175,11 +187,20 @@ fn replication_offset(info: &str) -> Option<u64> {
     }
 }
 
-fn password(sandbox: &Sandbox, region: &Region) -> Result<String> {
-    let template = format!("go-template={{{{index .data \"{USER}.password\" | base64decode}}}}");
+fn tls(authority: &str) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).context("the feature store's ca.crt is no certificate")?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(Arc::new(versions.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// One key of a Secret of the feature store.
+fn secret(sandbox: &Sandbox, region: &Region, name: &str, key: &str) -> Result<String> {
+    let template = format!("go-template={{{{index .data \"{key}\" | base64decode}}}}");
     let mut command = sandbox.kubectl(region);
-    command.args(["--namespace", NAMESPACE, "get", "secret", &format!("{PIPELINE}-redis"), "--output", &template]);
-    progress::output(&mut command).context("cannot read the password of the feature store")
+    command.args(["--namespace", NAMESPACE, "get", "secret", &format!("{PIPELINE}-{name}"), "--output", &template]);
+    progress::output(&mut command).with_context(|| format!("cannot read {key} of the feature store"))
 }
 
 #[cfg(test)]

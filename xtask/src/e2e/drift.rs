@@ -25,7 +25,7 @@ fn changes() -> Vec<(&'static str, String, Value)> {
     let port = |port: u16| json!([{"op": "replace", "path": "/spec/ports/0/port", "value": port}]);
     vec![
         ("statefulset", of("decision"), json!({"spec": {"revisionHistoryLimit": 2}})),
-        ("statefulset", of("fs-g1-s0"), json!({"spec": {"replicas": 2}})),
+        ("statefulset", of("fs-g1-s0"), json!({"spec": {"replicas": 3}})),
         ("deployment", of("builder"), json!({"spec": {"replicas": 3}})),
         ("deployment", of("inference"), label("app.kubernetes.io/component", json!("other"))),
         ("service", of("decision"), port(8444)),

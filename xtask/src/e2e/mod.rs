@@ -139,7 +139,13 @@ fn own_program() -> Result<Command> {
 
 fn take_down(place: &Place, instance: &str) -> Result<()> {
     let mut command = sandbox::program(place);
-    progress::output(command.args(["--instance", instance, "down", "--delete"])).map(drop)
+    progress::output(command.args(["--instance", instance, "down", "--delete"]))?;
+    // Credentials belong to clusters that are gone, and may be those of another version.
+    let credentials = place.target.join(format!("demo-{instance}")).join("credentials");
+    if credentials.exists() {
+        std::fs::remove_dir_all(&credentials).with_context(|| format!("cannot remove {}", credentials.display()))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -58,10 +58,11 @@ pub fn plan(epoch: u64, seeded: bool) -> Plan {
 pub fn settled(own: usize) -> Observation {
     let fresh = |value| Known::Fresh { value, seen_at_ms: 0 };
     Observation {
-        view: Known::Fresh { value: view_of(&plan(2, false), &region(own)), seen_at_ms: 0 },
+        view: Known::Fresh { value: view_of(&plan(2, false), &region(own), &Observation::nothing("test")), seen_at_ms: 0 },
         topics: Known::Fresh { value: TopicsState::Ready, seen_at_ms: 0 },
         shards: vec![],
         copies: BTreeMap::new(),
+        faults: Vec::new(),
         components: [Component::Decision, Component::Inference, Component::Builder]
             .map(|component| (component, fresh(Workload { ready: 1, wanted: 1 })))
             .into(),

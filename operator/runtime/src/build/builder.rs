@@ -27,6 +27,7 @@ fn deployment(input: &BuildInput<'_>, name: String, config: &str) -> Desired {
             pod::config_map_volume("config", &name),
             pod::config_map_volume("plan", &input.name("plan")),
             pod::secret_files("redis", &input.name("redis"), &[("builder.password", "password")]),
+            pod::secret_files("redis-tls", &input.name("redis-tls"), &[("ca.crt", "ca.crt")]),
             pod::empty_dir("tmp", "64Mi"),
         ],
         config_digest: digest(config),
@@ -54,6 +55,7 @@ fn container(input: &BuildInput<'_>) -> Value {
             pod::mount("config", files::CONFIG_FOLDER),
             pod::mount("plan", files::PLAN_FOLDER),
             pod::mount("redis", files::REDIS_FOLDER),
+        pod::mount("redis-tls", files::REDIS_TLS_FOLDER),
             pod::writable_mount("tmp", "/tmp"),
         ],
     });

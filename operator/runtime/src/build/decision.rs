@@ -81,6 +81,7 @@ fn container(input: &BuildInput<'_>, drain_seconds: u64) -> Value {
         pod::mount("rules", files::RULES_FOLDER),
         pod::mount("pii", files::PII_FOLDER),
         pod::mount("redis", files::REDIS_FOLDER),
+        pod::mount("redis-tls", files::REDIS_TLS_FOLDER),
         pod::writable_mount("wal", "/var/lib/fraudpipeline/wal"),
         pod::writable_mount("tmp", "/tmp"),
     ];
@@ -108,6 +109,7 @@ fn volumes(input: &BuildInput<'_>, name: &str) -> Vec<Value> {
         pod::config_map_volume("rules", spec.rules.config_map_ref.name.as_str()),
         pod::secret_volume("pii", spec.privacy.key_secret_ref.name.as_str()),
         pod::secret_files("redis", &input.name("redis"), &[("decision.password", "password")]),
+        pod::secret_files("redis-tls", &input.name("redis-tls"), &[("ca.crt", "ca.crt")]),
         pod::empty_dir("tmp", "64Mi"),
     ];
     if let Some(rates) = &spec.currency.rates_ref {

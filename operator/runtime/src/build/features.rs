@@ -1,13 +1,16 @@
-//! The feature store: for each shard one Redis process, a name for it inside the cluster, and a way to it from outside.
+//! The feature store: for each shard some Redis processes, names for each of them and for the one that leads, and a way to
+//! that one from outside.
 //!
 //! A process starts as a replica of an address where nothing listens. It takes no writes and gives no copies until the
 //! operator has decided what it is.
 
 use crds::{
+    FraudPipelineSpec,
     common::{ContainerResources, PodTemplate},
     names,
     region::FeatureExposureType,
 };
+use domain::ShardAddress;
 use serde_json::{Value, json};
 
 use super::{BuildError, BuildInput, digest, pod, scaling};
@@ -18,8 +21,12 @@ pub(super) const REDIS_PORT: u16 = 6379;
 const CONFIG_FILE: &str = "redis.conf";
 const CONFIG_FOLDER: &str = "/etc/fraudpipeline/config";
 const SECRET_FOLDER: &str = "/etc/fraudpipeline/redis";
+const TLS_FOLDER: &str = "/etc/fraudpipeline/redis-tls";
 const DATA_FOLDER: &str = "/var/lib/redis";
 const MEBIBYTE: u64 = 1 << 20;
+/// Kubernetes itself puts it on a StatefulSet's pods.
+const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
+const COPY_WITHIN_SECONDS: u64 = 30;
 
 pub(super) fn objects(input: &BuildInput<'_>) -> Result<Vec<Desired>, BuildError> {
     let store = input.store_name();
@@ -34,12 +41,14 @@ pub(super) fn objects(input: &BuildInput<'_>) -> Result<Vec<Desired>, BuildError
         let shard = Shard { input, number: shard, name: format!("{}-s{shard}", input.store_name()) };
         objects.push(shard.stateful_set(&config, memory));
         objects.push(shard.service());
+        objects.push(shard.leading_service());
         objects.extend(shard.exposing_service()?);
     }
     Ok(objects)
 }
 
-/// One configuration for all shards. The backlog lets a replica that was away go on where it was; it costs memory beside
+/// One configuration for all shards. Nothing is spoken in plain text. Clients show no certificate: they log in, each role with
+/// its own password. The backlog lets a replica that was away go on where it was; it costs memory beside
 /// `maxmemory`, as the buffers of replicas do.
 fn redis_conf(memory: u64) -> String {
     let backlog = backlog_bytes(memory);
@@ -49,7 +58,13 @@ fn redis_conf(memory: u64) -> String {
          aclfile {SECRET_FOLDER}/users.acl\n\
          replicaof 127.0.0.1 1\n\
          bind * -::*\n\
-         port {REDIS_PORT}\n\
+         port 0\n\
+         tls-port {REDIS_PORT}\n\
+         tls-cert-file {TLS_FOLDER}/tls.crt\n\
+         tls-key-file {TLS_FOLDER}/tls.key\n\
+         tls-ca-cert-file {TLS_FOLDER}/ca.crt\n\
+         tls-replication yes\n\
+         tls-auth-clients no\n\
          protected-mode no\n\
          dir {DATA_FOLDER}\n\
          save \"\"\n\
@@ -58,6 +73,7 @@ fn redis_conf(memory: u64) -> String {
          maxmemory-policy noeviction\n\
          replica-read-only yes\n\
          replica-serve-stale-data yes\n\
+         min-replicas-max-lag 2\n\
          repl-backlog-size {backlog}\n\
          repl-backlog-ttl 0\n\
          repl-diskless-sync yes\n\
@@ -71,8 +87,14 @@ fn redis_conf(memory: u64) -> String {
     )
 }
 
-fn backlog_bytes(memory: u64) -> u64 {
+pub(crate) fn backlog_bytes(memory: u64) -> u64 {
     (memory / 8).clamp(8 * MEBIBYTE, 512 * MEBIBYTE)
+}
+
+/// How many processes a shard has here. One that leads is kept until another one does.
+pub(crate) fn process_count(spec: &FraudPipelineSpec, told: Option<&ShardAddress>) -> u16 {
+    let wanted = u16::try_from(spec.features.replicas_per_shard).unwrap_or(0) + 1;
+    told.map_or(wanted, |told| wanted.max(told.process + 1))
 }
 
 struct Shard<'a> {
@@ -95,6 +117,7 @@ impl Shard<'_> {
     }
 
     fn stateful_set(&self, config: &str, memory: u64) -> Desired {
+        let told = self.input.view.shard(self.number);
         let pod = pod::Pod {
             part: PART,
             labels: self.label(),
@@ -106,6 +129,7 @@ impl Shard<'_> {
                     &self.input.name("redis"),
                     &[("users.acl", "users.acl"), ("replication.conf", "replication.conf")],
                 ),
+                pod::secret_volume("tls", &self.input.name("redis-tls")),
                 pod::empty_dir("data", &format!("{}Mi", (memory * 2).div_ceil(MEBIBYTE))),
             ],
             config_digest: digest(config),
@@ -113,20 +137,37 @@ impl Shard<'_> {
         };
         let spec = json!({
             "serviceName": self.name,
-            "replicas": 1,
+            "replicas": process_count(&self.input.effective.spec, told),
             "revisionHistoryLimit": 5,
+            // A process that cannot start must not keep the others from it.
+            "podManagementPolicy": "Parallel",
             "updateStrategy": {"type": "RollingUpdate"},
+            // One after the other: a process that was replaced is empty, and first gets a copy from one that was not.
+            "minReadySeconds": COPY_WITHIN_SECONDS,
             "selector": {"matchLabels": self.selector()},
-            "template": pod::template(self.input, pod, &PodTemplate::default()),
+            "template": self.spread(pod::template(self.input, pod, &PodTemplate::default())),
         });
         object(self.input.owner, Kind::StatefulSet, self.name.clone(), self.labels(), json!({"spec": spec}))
+    }
+
+    /// The processes of one shard on nodes of their own, as far as there are some.
+    fn spread(&self, mut template: Value) -> Value {
+        if let Some(spread) = template.pointer_mut("/spec/topologySpreadConstraints").and_then(Value::as_array_mut) {
+            spread.push(json!({
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": self.selector()},
+            }));
+        }
+        template
     }
 
     fn container(&self, memory: u64) -> Value {
         // A command in the container costs a tenth of a second of a core each time, in all shards of a machine at once: it proves
         // once that the process answers and knows its users. From then on the operator looks at what the process says of itself,
         // and nothing but a closed port ends it: a restart empties a process that is only slow.
-        let answers = json!({"exec": {"command": ["redis-cli", "-e", "--user", "probe", "ping"]}});
+        let answers = json!({"exec": {"command": ["redis-cli", "-e", "--tls", "--cacert", format!("{TLS_FOLDER}/ca.crt"), "--user", "probe", "ping"]}});
         let listens = json!({"tcpSocket": {"port": REDIS_PORT}});
         let probe = |test: &Value, period: u64, failures: u64| {
             merged(test.clone(), json!({"periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures}))
@@ -144,6 +185,7 @@ impl Shard<'_> {
             "volumeMounts": [
                 pod::mount("config", CONFIG_FOLDER),
                 pod::mount("redis", SECRET_FOLDER),
+                pod::mount("tls", TLS_FOLDER),
                 pod::writable_mount("data", DATA_FOLDER),
             ],
             "startupProbe": probe(&answers, 1, 60),
@@ -152,7 +194,7 @@ impl Shard<'_> {
         })
     }
 
-    /// The name of the shard's pod. Also while it is not ready: the operator has to reach it to make it so.
+    /// The names of the shard's pods. Also while they are not ready: the operator has to reach them to make them so.
     fn service(&self) -> Desired {
         let spec = json!({
             "clusterIP": "None",
@@ -163,7 +205,24 @@ impl Shard<'_> {
         object(self.input.owner, Kind::Service, self.name.clone(), self.labels(), json!({"spec": spec}))
     }
 
-    /// How the other regions reach the shard; none where they use the pod's own address, or where there are no others.
+    /// Selects the process that leads here.
+    fn leading(&self) -> Value {
+        let process = self.input.view.shard(self.number).map_or(0, |told| told.process);
+        merged(self.selector(), json!({POD_NAME_LABEL: format!("{}-{process}", self.name)}))
+    }
+
+    /// A name for the process that leads: it stays when another one does.
+    fn leading_service(&self) -> Desired {
+        let spec = json!({
+            "type": "ClusterIP",
+            "publishNotReadyAddresses": true,
+            "selector": self.leading(),
+            "ports": [scaling::service_port("redis", REDIS_PORT)],
+        });
+        object(self.input.owner, Kind::Service, format!("{}-primary", self.name), self.labels(), json!({"spec": spec}))
+    }
+
+    /// How the other regions reach the process that leads; none where they use the pod's own address, or where there are no others.
     fn exposing_service(&self) -> Result<Option<Desired>, BuildError> {
         let Some(features) = &self.input.effective.region.features else { return Ok(None) };
         let expose = &features.expose;
@@ -179,7 +238,7 @@ impl Shard<'_> {
                 "LoadBalancer"
             }
         };
-        let spec = json!({"type": kind, "selector": self.selector(), "ports": [port]});
+        let spec = json!({"type": kind, "publishNotReadyAddresses": true, "selector": self.leading(), "ports": [port]});
         let name = format!("{}-expose", self.name);
         let mut service = object(self.input.owner, Kind::Service, name, self.labels(), json!({"spec": spec}));
         if !expose.annotations.is_empty() {

@@ -17,6 +17,7 @@ pub(super) const RULES_FOLDER: &str = "/etc/fraudpipeline/rules";
 pub(super) const RATES_FOLDER: &str = "/etc/fraudpipeline/rates";
 pub(super) const PII_FOLDER: &str = "/etc/fraudpipeline/pii";
 pub(super) const REDIS_FOLDER: &str = "/etc/fraudpipeline/redis";
+pub(super) const REDIS_TLS_FOLDER: &str = "/etc/fraudpipeline/redis-tls";
 pub(super) const BUCKET_FOLDER: &str = "/etc/fraudpipeline/bucket";
 pub(super) const MODELS_FOLDER: &str = "/var/cache/fraudpipeline/models";
 
@@ -56,7 +57,7 @@ pub(super) fn decision(input: &BuildInput<'_>) -> Result<String, BuildError> {
         "fallback": {"approve_below": spec.scoring.fallback.approve_below.as_str()},
         "kafka": kafka(input, input.region)?,
         "topic_prefix": spec.kafka.topic_prefix,
-        "features": features(spec, "decision")?,
+        "features": features(input, "decision")?,
         "inference": {
             "engine": "Service",
             "address": format!("{}.{}.svc:{}", input.name("inference"), input.owner.namespace, inference::GRPC_PORT),
@@ -115,7 +116,7 @@ pub(super) fn builder(input: &BuildInput<'_>) -> Result<String, BuildError> {
         "origins": origins,
         "kafka": kafka(input, input.region)?,
         "topic_prefix": spec.kafka.topic_prefix,
-        "features": features(spec, "builder")?,
+        "features": features(input, "builder")?,
         "shutdown_grace": seconds(super::builder::SHUTDOWN_GRACE_SECONDS),
     }))
 }
@@ -136,9 +137,12 @@ pub(super) fn mirror(input: &BuildInput<'_>, origin: &RegionName, ordinal: u8) -
     }))
 }
 
-fn features(spec: &FraudPipelineSpec, user: &str) -> Result<Value, BuildError> {
-    let windows: Result<Vec<_>, _> = spec.features.windows.iter().map(|window| length("features.windows", window)).collect();
-    Ok(json!({"windows": windows?, "redis": {"user": user, "password_file": format!("{REDIS_FOLDER}/password")}}))
+/// Shards are known by one name in the whole region, whatever address leads to them.
+fn features(input: &BuildInput<'_>, user: &str) -> Result<Value, BuildError> {
+    let windows = input.effective.spec.features.windows.iter();
+    let windows: Result<Vec<_>, _> = windows.map(|window| length("features.windows", window)).collect();
+    let tls = json!({"ca_file": format!("{REDIS_TLS_FOLDER}/ca.crt"), "server_name": domain::feature_store_name(input.region)});
+    Ok(json!({"windows": windows?, "redis": {"user": user, "password_file": format!("{REDIS_FOLDER}/password"), "tls": tls}}))
 }
 
 fn kafka(input: &BuildInput<'_>, region: &RegionName) -> Result<Value, BuildError> {

@@ -23,6 +23,7 @@ use crate::{
     kinds::{Desired, Owner},
 };
 
+pub(crate) use features::{backlog_bytes, process_count};
 pub(crate) use plan_view::{PLAN_KEY, plan_view};
 
 /// What the cluster offers, as far as objects depend on it.
@@ -38,6 +39,8 @@ pub(crate) struct BuildInput<'a> {
     pub owner: &'a Owner,
     pub region: &'a RegionName,
     pub plan: &'a Plan,
+    /// What pods are told of it: Services lead to the processes that it names.
+    pub view: &'a PlanView,
     /// The spec that the plan pins, as it holds in this region.
     pub effective: &'a EffectiveRegionSpec,
     pub images: &'a Images,

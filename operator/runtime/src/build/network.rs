@@ -38,7 +38,11 @@ pub(super) fn policies(input: &BuildInput<'_>) -> Vec<Desired> {
             vec![admin.clone()],
             vec![edges.dns(), edges.to_part(Part::FeatureStore, REDIS_PORT), edges.to_kafka(&[input.region])],
         ),
-        edges.policy(Part::FeatureStore, edges.to_shards(), vec![edges.dns(), edges.to_other_shards()]),
+        edges.policy(
+            Part::FeatureStore,
+            edges.to_shards(),
+            vec![edges.dns(), edges.to_part(Part::FeatureStore, REDIS_PORT), edges.to_other_shards()],
+        ),
     ];
     let others: Vec<_> = input.other_regions().map(|(region, _)| region).collect();
     if !others.is_empty() {
@@ -113,6 +117,8 @@ impl Edges<'_> {
         let mut edges = vec![
             self.by_part(Part::Decision, &[REDIS_PORT]),
             self.by_part(Part::Builder, &[REDIS_PORT]),
+            // The processes of a shard follow each other.
+            self.by_part(Part::FeatureStore, &[REDIS_PORT]),
             json!({
                 "from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "fraudpipeline", "app.kubernetes.io/component": "operator"}}}],
                 "ports": ports(&[REDIS_PORT]),

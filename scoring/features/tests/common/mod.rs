@@ -135,7 +135,10 @@ pub(crate) fn plan(epoch: u64, role: RegionRole, shards: &[HostPort]) -> PlanVie
         role,
         step: Step::Steady,
         slots: SlotMap::even(index(shards.len())).unwrap(),
-        shards: (0..).zip(shards).map(|(n, address)| ShardAddress { shard: n, primary: address.clone(), replicas: vec![] }).collect(),
+        shards: (0..)
+            .zip(shards)
+            .map(|(n, address)| ShardAddress { shard: n, primary: address.clone(), replicas: vec![], process: 0, term: 0 })
+            .collect(),
     }
 }
 

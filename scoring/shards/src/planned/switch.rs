@@ -134,7 +134,7 @@ fn check(pair: &Pair, was: &Seen, copy: &Seen, options: &PlannedOptions) -> Resu
     }
     if was.min_replicas_lag_s_max == 0 {
         return refuse(format!(
-            "{old} would not keep refusing writes after a pause that lapses, because min-replicas-max-lag is 0 there. Set: min-replicas-max-lag 10"
+            "{old} would not keep refusing writes after a pause that lapses, because min-replicas-max-lag is 0 there. Set: min-replicas-max-lag 2"
         ));
     }
     if !matches!(copy.facts.role, ShardRole::Following { link: Link::Up, .. }) || copy.history != was.history {

@@ -13,7 +13,7 @@ use redis_testbed::Server;
 
 /// The commands that a role change needs, and no others; `kubectl fraud init` grants them. `writer` and `tester` are ours.
 pub(crate) const USERS: &str = "user default off
-user operator on >operator-password resetchannels ~fp:* +@connection +@transaction +get +set +eval +time +info +replicaof +config|get +config|set +dbsize +client|pause +client|unpause
+user operator on >operator-password resetchannels ~fp:* +@transaction +ping +get +set +eval +time +info +replicaof +config|get +config|set +dbsize +acl|setuser +client|pause +client|unpause
 user replication on >replication-password resetchannels +psync +replconf +ping
 user writer on >writer-password resetchannels ~* +@connection +@transaction +set +get +mget +client|kill
 user tester on >tester-password resetchannels ~* &* +@all

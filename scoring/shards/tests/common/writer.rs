@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -13,15 +13,25 @@ use redis_testbed::Server;
 
 pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
+    written: Arc<AtomicUsize>,
     thread: JoinHandle<Vec<String>>,
 }
 
 impl Writer {
     pub(crate) fn start(sides: [&Server; 2]) -> Self {
         let ports = sides.map(|side| side.address().port);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        Self { stop, thread: std::thread::spawn(move || write(ports, &stopped)) }
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, count) = (stop.clone(), written.clone());
+        Self { stop, written, thread: std::thread::spawn(move || write(ports, &stopped, &count)) }
+    }
+
+    /// Waits until so many more writes are acknowledged.
+    pub(crate) async fn goes_on(&self, count: usize) {
+        let wanted = self.written.load(Ordering::SeqCst) + count;
+        while self.written.load(Ordering::SeqCst) < wanted {
+            assert!(!self.thread.is_finished(), "the writer has ended");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// The keys of all writes that were acknowledged.
@@ -31,7 +41,7 @@ impl Writer {
     }
 }
 
-fn write(ports: [u16; 2], stopped: &AtomicBool) -> Vec<String> {
+fn write(ports: [u16; 2], stopped: &AtomicBool, written: &AtomicUsize) -> Vec<String> {
     let connect = |port| {
         let client = redis::Client::open(format!("redis://writer:writer-password@127.0.0.1:{port}")).unwrap();
         client.get_connection().unwrap()
@@ -44,6 +54,7 @@ fn write(ports: [u16; 2], stopped: &AtomicBool) -> Vec<String> {
             match redis::cmd("SET").arg(&key).arg(number).exec(&mut sides[side]) {
                 Ok(()) => {
                     acknowledged.push(key);
+                    written.store(acknowledged.len(), Ordering::SeqCst);
                     break;
                 }
                 Err(error) if matches!(error.code(), Some("READONLY" | "NOREPLICAS")) => side = 1 - side,
