@@ -23,7 +23,7 @@ const ROLES: &[(&str, &str)] = &[
     ("decision", "~{* %R~fp:* +ping +append +getex +get (~fp:hot +set)"),
     ("builder", "~{* ~fp:* +ping +get +mget +getrange +set +hget +hmget +hgetall +hset +fcall +fcall_ro +function|load"),
     ("replication", "+ping +psync +replconf"),
-    ("snapshot", "%R~fp:* +ping +info +get +hgetall +dbsize +psync +replconf"),
+    ("snapshot", "%R~fp:* +ping +info +get +hgetall +dbsize +sync +psync +replconf"),
     ("monitor", "+ping +info"),
     ("probe", "+ping"),
 ];

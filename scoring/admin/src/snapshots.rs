@@ -6,7 +6,7 @@ use anyhow::Context;
 use domain::{Epoch, HostPort, PipelineName, PlanView, SlotMap};
 use feature_shards::ShardClient;
 use feature_snapshots::{
-    Catalog, Content, Listed, Manifest, Outcome, ReplaceOptions, SnapshotError, SnapshotId, Source, Storage, StorageConfig, TakeOptions,
+    Catalog, Content, Identity, Listed, Manifest, Outcome, ReplaceOptions, SnapshotError, SnapshotId, Source, Storage, StorageConfig, TakeOptions,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -182,7 +182,7 @@ pub(crate) async fn restore(
         arguments.snapshot.as_deref().map(|text| SnapshotId::parse(text).with_context(|| format!("--snapshot {text:?} is no name of one")));
     let manifest = catalog.find(arguments.from_region.as_ref(), id.transpose()?.as_ref()).await?;
     eprintln!("restoring {} of {}, {}", manifest.id, manifest.region, size_text(&manifest));
-    let options = options(&arguments.replace, targets.epoch);
+    let options = options(&arguments.replace, targets.epoch)?;
     let shards = (&targets.slots, targets.addresses.as_slice());
     let outcomes = Box::pin(feature_snapshots::restore(&catalog, client, &manifest, shards, &options)).await?;
     print(outcomes, &format!("primary of epoch {} with snapshot {}", targets.epoch, manifest.id), output)
@@ -198,7 +198,7 @@ pub(crate) async fn rebuild(
         Some(path) => Targets::of_plan(plan(path)?).1,
         None => Targets::of_side(addresses, ("--of", arguments.of.as_deref().context("--of is missing")?), arguments.epoch)?,
     };
-    let options = options(&arguments.replace, targets.epoch);
+    let options = options(&arguments.replace, targets.epoch)?;
     let outcomes = Box::pin(feature_snapshots::rebuild(client, &targets.addresses, arguments.read_from, &options)).await?;
     print(outcomes, &format!("empty primary of epoch {}: the builder folds the logs anew", targets.epoch), output)
 }
@@ -228,13 +228,21 @@ impl Targets {
     }
 }
 
-fn options(arguments: &ReplaceArguments, epoch: Epoch) -> ReplaceOptions {
-    ReplaceOptions {
+fn options(arguments: &ReplaceArguments, epoch: Epoch) -> anyhow::Result<ReplaceOptions> {
+    Ok(ReplaceOptions {
         epoch,
         overwrite: arguments.overwrite,
         advertise: arguments.advertise.clone(),
         port: arguments.port,
+        identity: identity(arguments)?,
         at_once: arguments.at_once.into(),
         within: arguments.within,
-    }
+    })
+}
+
+fn identity(arguments: &ReplaceArguments) -> anyhow::Result<Option<Identity>> {
+    let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) else { return Ok(None) };
+    let read = |option: &str, path: &Path| std::fs::read(path).with_context(|| format!("{option} {} cannot be read", path.display()));
+    let identity = Identity::of(&read("--tls-cert", certificate)?, &read("--tls-key", key)?);
+    identity.map(Some).map_err(|problem| anyhow::anyhow!("--tls-cert and --tls-key cannot be used: {problem}"))
 }

@@ -6,17 +6,14 @@ use std::{future::Future, io, time::Duration};
 use bytes::{Bytes, BytesMut};
 use domain::HostPort;
 use feature_shards::{ShardClient, ShardError};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
 use crate::{
     SnapshotError,
+    secure::{self, AnyConnection},
     wire::{command, line},
 };
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// While the copy is being prepared the process sends signs of life every second.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const READ_BYTES: usize = 256 << 10;
@@ -27,7 +24,7 @@ const COPY_BYTES_MAX: u64 = 160_000_000_000;
 /// A copy that is being taken. Dropping it ends it.
 pub(crate) struct Copying {
     address: HostPort,
-    stream: BufReader<TcpStream>,
+    stream: BufReader<AnyConnection>,
     end: End,
     held_back: BytesMut,
     received: u64,
@@ -48,9 +45,7 @@ impl Copying {
     /// # Errors
     /// When the process does not answer, lets nobody in, or has no primary of its own at the moment.
     pub(crate) async fn begin(client: &ShardClient, address: &HostPort) -> Result<Self, SnapshotError> {
-        let connecting = TcpStream::connect((address.host.as_str(), address.port));
-        let connected =
-            tokio::time::timeout(CONNECT_WITHIN, connecting).await.map_err(|_| SnapshotError::copy(address, "it does not answer"))?;
+        let connected = secure::connect(address, client.tls()).await;
         let stream = connected.map_err(|error| SnapshotError::copy(address, error.to_string()))?;
         let mut talk = Talk { address, client, stream: BufReader::with_capacity(READ_BYTES, stream) };
         talk.log_in().await?;
@@ -124,7 +119,7 @@ async fn alive<T>(address: &HostPort, reading: impl Future<Output = io::Result<T
 struct Talk<'a> {
     address: &'a HostPort,
     client: &'a ShardClient,
-    stream: BufReader<TcpStream>,
+    stream: BufReader<AnyConnection>,
 }
 
 impl Talk<'_> {

@@ -22,6 +22,7 @@ mod rdb;
 mod replace;
 mod restore;
 mod retention;
+mod secure;
 mod storage;
 mod take;
 mod wire;
@@ -31,6 +32,7 @@ pub use error::SnapshotError;
 pub use manifest::{Manifest, ShardManifest, SnapshotId};
 pub use replace::ReplaceOptions;
 pub use restore::{Outcome, rebuild, restore};
+pub use secure::Identity;
 pub use storage::{Storage, StorageConfig};
 pub use take::{Source, TakeOptions, take};
 

@@ -21,7 +21,8 @@ use tokio::{
 };
 
 use crate::{
-    SnapshotError, Storage,
+    Identity, ReplaceOptions, SnapshotError, Storage,
+    secure::AnyConnection,
     wire::{command, next_command},
 };
 
@@ -89,20 +90,21 @@ pub(crate) struct Offer {
     pub(crate) address: HostPort,
     replication_id: String,
     offset: u64,
+    identity: Option<Identity>,
 }
 
 impl Offer {
     /// Listens where the process can reach us: on the address from which we reach it, unless another one is given.
-    pub(crate) async fn open(target: &HostPort, advertised: Option<&str>, port: u16, offset: u64) -> Result<Self, SnapshotError> {
+    pub(crate) async fn open(target: &HostPort, options: &ReplaceOptions, offset: u64) -> Result<Self, SnapshotError> {
         let failed = |error: io::Error| SnapshotError::not_taken(target, format!("nothing can be offered to it: {error}"));
         let own = own_address(target).await.map_err(failed)?;
         let any: IpAddr = if own.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let listener = TcpListener::bind((if advertised.is_some() { any } else { own }, port)).await.map_err(failed)?;
+        let listener = TcpListener::bind((if options.advertise.is_some() { any } else { own }, options.port)).await.map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
-        let address = HostPort { host: advertised.map_or_else(|| own.to_string(), str::to_owned), port };
+        let address = HostPort { host: options.advertise.clone().unwrap_or_else(|| own.to_string()), port };
         // A history of its own: nobody who follows the process later can take its former history for this one.
         let replication_id = hex::encode(rand::random::<[u8; 20]>());
-        Ok(Self { listener, address, replication_id, offset })
+        Ok(Self { listener, address, replication_id, offset, identity: options.identity.clone() })
     }
 
     /// Until the process has loaded everything and says so. Gives the connection, without which it would take us for gone.
@@ -111,7 +113,7 @@ impl Offer {
         target: &HostPort,
         login: Option<&UpstreamLogin>,
         data: &DataSet,
-    ) -> Result<TcpStream, SnapshotError> {
+    ) -> Result<AnyConnection, SnapshotError> {
         let (mut attempts, mut why) = (0, "nobody came".to_owned());
         let mut wait_until = Instant::now() + COMES_WITHIN;
         while attempts < ATTEMPTS_MAX {
@@ -126,14 +128,14 @@ impl Offer {
                 ));
             };
             let Ok((stream, peer)) = accepted else { continue };
-            let mut guest = Guest { stream: BufReader::new(stream), login, offer: self };
-            match guest.greet().await {
-                Ok(()) => attempts += 1,
+            let mut guest = match self.let_in(stream, login).await {
+                Ok(guest) => guest,
                 Err(error) => {
                     why = format!("{peer} was not let in ({error})");
                     continue;
                 }
-            }
+            };
+            attempts += 1;
             match guest.give(data).await {
                 Ok(()) => return Ok(guest.stream.into_inner()),
                 Err(Ended::Data(error)) => return Err(error),
@@ -145,6 +147,19 @@ impl Offer {
             target,
             format!("{why}, {ATTEMPTS_MAX} times. Its log says why: too little memory or room on its disk?"),
         ))
+    }
+}
+
+impl Offer {
+    /// One that has shown who it is, and asks for a copy.
+    async fn let_in<'a>(&'a self, stream: TcpStream, login: Option<&'a UpstreamLogin>) -> io::Result<Guest<'a>> {
+        let connection = match &self.identity {
+            Some(identity) => in_time(identity.accept(stream)).await?,
+            None => Box::new(stream),
+        };
+        let mut guest = Guest { stream: BufReader::new(connection), login, offer: self };
+        guest.greet().await?;
+        Ok(guest)
     }
 }
 
@@ -171,7 +186,7 @@ impl From<io::Error> for Ended {
 }
 
 struct Guest<'a> {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<AnyConnection>,
     login: Option<&'a UpstreamLogin>,
     offer: &'a Offer,
 }
@@ -289,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_whoever_logs_in_as_the_process_would_gets_the_data() {
-        let offer = Offer::open(&target(), None, 0, 5).await.unwrap();
+        let offer = Offer::open(&target(), &ReplaceOptions::in_epoch(domain::Epoch(1)), 5).await.unwrap();
         let (data, login, target) = (DataSet::Bytes(Bytes::from_static(b"DATA")), login(), target());
         let guests = async {
             let mut stranger = visit(&offer).await;

@@ -8,7 +8,7 @@ use feature_shards::{Change, ShardClient};
 use operator_planner::{Link, ShardRole};
 
 use crate::{
-    SnapshotError,
+    Identity, SnapshotError,
     offer::{DataSet, Offer},
 };
 
@@ -25,6 +25,8 @@ pub struct ReplaceOptions {
     pub advertise: Option<String>,
     /// On which port; 0: any that is free.
     pub port: u16,
+    /// What we show to processes that speak TLS.
+    pub identity: Option<Identity>,
     /// Shards at once. With a port of its own only one.
     pub at_once: usize,
     /// For each shard.
@@ -33,7 +35,7 @@ pub struct ReplaceOptions {
 
 impl ReplaceOptions {
     pub fn in_epoch(epoch: Epoch) -> Self {
-        Self { epoch, overwrite: false, advertise: None, port: 0, at_once: 2, within: Duration::from_secs(3_600) }
+        Self { epoch, overwrite: false, advertise: None, port: 0, identity: None, at_once: 2, within: Duration::from_secs(3_600) }
     }
 
     pub(crate) fn at_once(&self) -> usize {
@@ -50,7 +52,7 @@ pub(crate) async fn replace(
     options: &ReplaceOptions,
 ) -> Result<(), SnapshotError> {
     let login = client.upstream_login(target).await?;
-    let offer = Offer::open(target, options.advertise.as_deref(), options.port, offset).await?;
+    let offer = Offer::open(target, options, offset).await?;
     client.change(target, &Change::Follow(offer.address.clone()), options.epoch).await?;
     let handing = async {
         let connection = offer.hand_over(target, login.as_ref(), data).await?;

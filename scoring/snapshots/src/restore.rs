@@ -79,6 +79,9 @@ async fn replace_all(client: &ShardClient, work: Vec<(&HostPort, DataSet, u64)>,
 }
 
 async fn admit(client: &ShardClient, target: &HostPort, options: &ReplaceOptions) -> Result<Contents, SnapshotError> {
+    if client.tls().is_some() && options.identity.is_none() {
+        return Err(SnapshotError::NoIdentity);
+    }
     let seen = client.contents(target).await?;
     if let Some(newer) = seen.epoch.filter(|epoch| *epoch > options.epoch) {
         return Err(ShardError::NewerEpoch { address: target.clone(), seen: newer, ours: options.epoch }.into());

@@ -6,7 +6,6 @@ mod support;
 use std::{fs, time::Duration};
 
 use domain::{Epoch, HostPort, SlotMap};
-use feature_shards::{Change, ShardClient, ShardError};
 use feature_snapshots::{Content, Manifest, ReplaceOptions, SnapshotError, Source, TakeOptions, restore, take};
 use jiff::Timestamp;
 use redis_testbed::{Line, Server};
@@ -145,49 +144,6 @@ async fn copies_come_from_replicas_that_have_their_primary() {
     let cut_off = attempt(vec![copy(0), copy(1)]).await;
     assert!(cut_off.to_string().contains("has no link to 127.0.0.1:2"), "{cut_off}");
     assert!(kept.catalog.list(None).await.unwrap().is_empty());
-}
-
-/// As `kubectl fraud init` writes them; `tester` is ours.
-const USERS: &str = "user default off
-user operator on >operator-password resetchannels ~fp:* +@connection +@transaction +get +set +hgetall +hget +role +info +replicaof +eval +config|get +config|set +dbsize
-user snapshot on >snapshot-password resetchannels %R~fp:* +@connection +get +hgetall +info +dbsize +psync +replconf
-user replication on >replication-password resetchannels +psync +replconf +ping
-user tester on >tester-password resetchannels ~* &* +@all
-";
-
-fn with_users() -> Server {
-    let replication = "masteruser replication\nmasterauth replication-password\n";
-    Server::start_with_users(USERS, ("tester", "tester-password"), replication).unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn roles_suffice_and_whoever_has_them_not_is_told_so() {
-    let (primary, copy, target, kept) = (with_users(), with_users(), with_users(), Kept::new());
-    let operator = ShardClient::new("operator-password".into());
-    let snapshot = ShardClient::with_user("snapshot".into(), "snapshot-password".into());
-    operator.change(&primary.address(), &Change::Primary, Epoch(1)).await.unwrap();
-    primary.ask::<()>("SET e:{x} 1").unwrap();
-    follow(&operator, &copy, &primary, 1).await;
-    let slots = SlotMap::even(1).unwrap();
-    let source = Source { region: region(), slots: slots.clone(), processes: vec![vec![copy.address()]] };
-    let attempt = async |client: &ShardClient| take(&kept.catalog, client, &source, &TakeOptions::default(), Timestamp::now()).await;
-
-    let guessed = attempt(&ShardClient::with_user("snapshot".into(), "guessed".into())).await.unwrap_err();
-    assert!(matches!(&guessed, SnapshotError::Shard(ShardError::Login { .. })), "{guessed}");
-    assert!(guessed.to_string().contains("user snapshot: wrong password") && !guessed.to_string().contains("guessed"), "{guessed}");
-    let without_psync = attempt(&operator).await.unwrap_err();
-    assert!(matches!(&without_psync, SnapshotError::Shard(ShardError::Rights { .. })), "{without_psync}");
-    let manifest = attempt(&snapshot).await.unwrap();
-
-    let options = ReplaceOptions::in_epoch(Epoch(2));
-    let targets = [target.address()];
-    let by_snapshot = restore(&kept.catalog, &snapshot, &manifest, (&slots, &targets), &options).await.unwrap();
-    let error = by_snapshot[0].result.as_ref().unwrap_err();
-    assert!(matches!(error, SnapshotError::Shard(ShardError::Rights { .. })), "{error}");
-    let outcome = restore(&kept.catalog, &operator, &manifest, (&slots, &targets), &options).await.unwrap();
-    outcome[0].result.as_ref().unwrap();
-    assert_eq!((target.ask::<u64>("GET e:{x}").unwrap(), target.ask::<u64>("GET fp:epoch").unwrap()), (1, 2));
-    target.ask::<()>("SET e:{y} 1").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -84,6 +84,12 @@ pub(crate) struct ReplaceArguments {
     /// Port at which they reach it, one shard after the other [default: one that is free for each]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub(crate) port: u16,
+    /// With --ca-file: certificate of the same authority, shown to the shards that follow this process (tls.crt)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its key (tls.key)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Shards at once
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) at_once: u16,
