@@ -55,7 +55,6 @@ const fn values(path: &'static str, values: &'static [&'static str], comes_with:
 /// What this version does not act on in a FraudPipeline.
 pub const PIPELINE_GATES: &[Gate] = &[
     gate("features.replication", ComesWith::Issue4),
-    gate("features.backup", ComesWith::Issue4),
     gate("regions[].model.secretRef", ComesWith::Issue5),
     gate("scoring.budgets.graph", ComesWith::Issue5),
     gate("scoring.fallback.cumulativePerEntity", ComesWith::Issue5),

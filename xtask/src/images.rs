@@ -19,15 +19,16 @@ const REPOSITORY: &str = "docker.io/fraudpipeline";
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const ONNXRUNTIME_IN_IMAGE: &str = "usr/lib/libonnxruntime.so";
 /// Raised when the layout of an image changes, so that images made before are made again.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// The binaries that run in pods.
 const COMPONENTS: &[Component] = &[
-    Component { name: "operator", binary: "fraud-operator", onnxruntime: false },
-    Component { name: "decision", binary: "scoring-decision", onnxruntime: false },
-    Component { name: "inference", binary: "scoring-inference", onnxruntime: true },
-    Component { name: "builder", binary: "scoring-builder", onnxruntime: false },
-    Component { name: "replicator", binary: "replicator", onnxruntime: false },
+    Component { name: "operator", binary: "fraud-operator", onnxruntime: false, tools: &[] },
+    Component { name: "decision", binary: "scoring-decision", onnxruntime: false, tools: &[] },
+    Component { name: "inference", binary: "scoring-inference", onnxruntime: true, tools: &[] },
+    // The jobs that take snapshots of the feature store run from this image too.
+    Component { name: "builder", binary: "scoring-builder", onnxruntime: false, tools: &["fraud-features"] },
+    Component { name: "replicator", binary: "replicator", onnxruntime: false, tools: &[] },
 ];
 
 /// What runs on this machine beside the clusters: the sandbox itself, the command line tool, the payment stream and the auditor.
@@ -37,6 +38,8 @@ struct Component {
     name: &'static str,
     binary: &'static str,
     onnxruntime: bool,
+    /// Further programs in the image.
+    tools: &'static [&'static str],
 }
 
 /// One line of `target/images/images.json`.
@@ -88,7 +91,7 @@ pub(crate) fn ensure_sandbox_only(place: &Place, tools: &Tools) -> Result<()> {
 }
 
 pub(crate) fn build_programs(place: &Place) -> Result<()> {
-    let components = COMPONENTS.iter().map(|component| component.binary);
+    let components = COMPONENTS.iter().flat_map(|component| [component.binary].into_iter().chain(component.tools.iter().copied()));
     cargo_build(place, &components.chain(HOST_PROGRAMS.iter().copied()).collect::<Vec<_>>())
 }
 
@@ -131,6 +134,7 @@ fn make_images(place: &Place, tools: &Tools) -> Result<Vec<BuiltImage>> {
 fn make_image(place: &Place, tools: &Tools, component: &Component, before: Option<&BuiltImage>) -> Result<(BuiltImage, bool)> {
     let binary = place.binary(component.binary);
     let mut objects = vec![binary.clone()];
+    objects.extend(component.tools.iter().map(|tool| place.binary(tool)));
     if component.onnxruntime {
         objects.push(tools.onnxruntime.clone());
     }
@@ -140,6 +144,9 @@ fn make_image(place: &Place, tools: &Tools, component: &Component, before: Optio
         return Ok((image.clone(), false));
     }
     let mut files = vec![Entry::file(&format!("usr/bin/{}", component.binary), 0o755, stripped(place, &binary)?)];
+    for tool in component.tools {
+        files.push(Entry::file(&format!("usr/bin/{tool}"), 0o755, stripped(place, &place.binary(tool))?));
+    }
     if component.onnxruntime {
         files.push(Entry::file(ONNXRUNTIME_IN_IMAGE, 0o755, read(&tools.onnxruntime)?));
     }

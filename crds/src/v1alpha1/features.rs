@@ -157,15 +157,16 @@ impl Default for FeatureReplication {
     }
 }
 
-/// Snapshots of the feature store.
+/// Snapshots of the feature store, taken in each region from replicas: in the active one from those beside the leading
+/// processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
-    "duration(self.every) >= duration('10m') && duration(self.every) <= duration('24h')",
-    "features.backup.every must be from 10m to 24h"
+    "['10m', '12m', '15m', '20m', '30m', '1h', '2h', '3h', '4h', '6h', '8h', '12h', '24h'].exists(every, duration(every) == duration(self.every))",
+    "features.backup.every must divide an hour or a day: 10m, 12m, 15m, 20m, 30m, 1h, 2h, 3h, 4h, 6h, 8h, 12h or 24h"
 ))]
 pub struct Backup {
-    /// Time between two snapshots, from 10m to 24h. Default 4h.
+    /// Time between two snapshots, from 10m to 24h, as it divides an hour or a day. Default 4h.
     #[serde(default = "Backup::default_every")]
     pub every: DurationText,
     /// How long snapshots are kept. Default 7d.

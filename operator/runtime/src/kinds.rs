@@ -6,6 +6,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, StatefulSet},
         autoscaling::v2::HorizontalPodAutoscaler,
+        batch::v1::CronJob,
         core::v1::{ConfigMap, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
@@ -24,11 +25,12 @@ pub enum Kind {
     PodDisruptionBudget,
     StatefulSet,
     Deployment,
+    CronJob,
     HorizontalPodAutoscaler,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ServiceAccount,
         Self::ConfigMap,
         Self::Service,
@@ -36,6 +38,7 @@ impl Kind {
         Self::PodDisruptionBudget,
         Self::StatefulSet,
         Self::Deployment,
+        Self::CronJob,
         Self::HorizontalPodAutoscaler,
     ];
 
@@ -48,6 +51,7 @@ impl Kind {
             Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
             Self::StatefulSet => ApiResource::erase::<StatefulSet>(&()),
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
+            Self::CronJob => ApiResource::erase::<CronJob>(&()),
             Self::HorizontalPodAutoscaler => ApiResource::erase::<HorizontalPodAutoscaler>(&()),
         }
     }
@@ -61,6 +65,7 @@ impl Kind {
             Self::PodDisruptionBudget => PodDisruptionBudget::KIND,
             Self::StatefulSet => StatefulSet::KIND,
             Self::Deployment => Deployment::KIND,
+            Self::CronJob => CronJob::KIND,
             Self::HorizontalPodAutoscaler => HorizontalPodAutoscaler::KIND,
         }
     }
@@ -103,6 +108,7 @@ pub(crate) enum Part {
     Builder,
     Mirror,
     FeatureStore,
+    Snapshot,
     /// What belongs to the pipeline as a whole.
     Plan,
 }
@@ -116,6 +122,7 @@ impl Part {
             Self::Builder => "builder",
             Self::Mirror => "mirror",
             Self::FeatureStore => "fs",
+            Self::Snapshot => "snapshot",
             Self::Plan => "plan",
         }
     }

@@ -23,7 +23,7 @@ const REDIS_KEYS: &[&str] =
 /// Keys of the Secret with the certificate that this region's shards show.
 const REDIS_TLS_KEYS: &[&str] = &["tls.crt", "tls.key", "ca.crt"];
 
-/// Keys of a bucket's Secret, as `regions[].model.secretRef` says.
+/// Keys of a bucket's Secret: of models, or of snapshots.
 const BUCKET_KEYS: &[&str] = &["accessKeyId", "secretAccessKey"];
 
 /// Which objects exist that manifests refer to, with the keys that they have. Never their contents.
@@ -64,6 +64,11 @@ pub(crate) fn references<'a>(pipeline: &str, region: &str, spec: &FraudPipelineS
     ];
     let bucket = spec.region(region).and_then(|region| region.model.as_ref()?.secret_ref.as_ref());
     secrets.extend(bucket.map(|secret| (secret.name.to_string(), BUCKET_KEYS)));
+    if let Some(backup) = &effective.features.backup {
+        secrets.push((format!("{pipeline}-redis"), &["snapshot.password"]));
+        let bucket = backup.destination.s3.as_ref().and_then(|s3| s3.secret_ref.as_ref());
+        secrets.extend(bucket.map(|secret| (secret.name.to_string(), BUCKET_KEYS)));
+    }
     References { secrets, config_maps, storage_class: effective.features.storage_class_name.map(|class| class.to_string()) }
 }
 

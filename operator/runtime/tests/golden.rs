@@ -5,6 +5,7 @@ use domain::RegionName;
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     autoscaling::v2::HorizontalPodAutoscaler,
+    batch::v1::CronJob,
     core::v1::{ConfigMap, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
@@ -28,6 +29,13 @@ fn images() -> Images {
 
 fn rendered(region: &str) -> Vec<Desired> {
     objects(MANIFEST, &RegionName::new(region).unwrap(), "0.1.0", &images()).unwrap()
+}
+
+/// The example, with snapshots that go there.
+fn with_backup(destination: &str) -> Vec<Desired> {
+    let manifest =
+        MANIFEST.replace("  features:\n    shards:", &format!("  features:\n    backup: {{destination: {destination}}}\n    shards:"));
+    objects(&manifest, &RegionName::new("us-east").unwrap(), "0.1.0", &images()).unwrap()
 }
 
 fn yaml(object: &Desired) -> String {
@@ -97,6 +105,7 @@ fn every_field_is_one_that_kubernetes_knows() {
             Kind::PodDisruptionBudget => typed::<PodDisruptionBudget>(&object.value),
             Kind::StatefulSet => typed::<StatefulSet>(&object.value),
             Kind::Deployment => typed::<Deployment>(&object.value),
+            Kind::CronJob => typed::<CronJob>(&object.value),
             Kind::HorizontalPodAutoscaler => typed::<HorizontalPodAutoscaler>(&object.value),
         };
         assert_eq!(lost(&object.value, &read, ""), None, "{} {}", object.kind.name(), object.name);
@@ -159,4 +168,23 @@ fn volumes_of_write_ahead_logs_outlive_everything() {
     let decision = objects.iter().find(|object| object.kind == Kind::StatefulSet && object.name == "payments-decision").unwrap();
     let policy = &decision.value["spec"]["persistentVolumeClaimRetentionPolicy"];
     assert_eq!((policy["whenDeleted"].as_str(), policy["whenScaled"].as_str()), (Some("Retain"), Some("Retain")));
+}
+
+#[test]
+fn snapshots_are_taken_by_a_job_that_may_do_nothing_else() {
+    let to_bucket = "{s3: {endpoint: 'https://s3.us-east.example.com', bucket: backups, prefix: features/, secretRef: {name: backups}}}";
+    let before = rendered("us-east");
+    for object in with_backup(to_bucket).iter().filter(|object| !before.contains(object)) {
+        insta::assert_snapshot!(format!("backup__{}__{}", object.kind.name(), object.name), without_digests(&yaml(object)));
+        if object.kind == Kind::CronJob {
+            assert_eq!(lost(&object.value, &typed::<CronJob>(&object.value), ""), None);
+        }
+    }
+    let to_volume = with_backup("{volumeClaim: {name: snapshots}}");
+    let job = to_volume.iter().find(|object| object.kind == Kind::CronJob).unwrap();
+    let pod = &job.value["spec"]["jobTemplate"]["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert!(container["args"].as_array().unwrap().contains(&"--store=file:///var/lib/fraudpipeline/snapshots".into()), "{container}");
+    assert_eq!(pod["volumes"][3]["persistentVolumeClaim"]["claimName"], "snapshots");
+    assert_eq!(container["volumeMounts"][3], serde_json::json!({"name": "snapshots", "mountPath": "/var/lib/fraudpipeline/snapshots"}));
 }

@@ -6,7 +6,8 @@ use anyhow::Context;
 use domain::{Epoch, HostPort, PipelineName, PlanView, SlotMap};
 use feature_shards::ShardClient;
 use feature_snapshots::{
-    Catalog, Content, Identity, Listed, Manifest, Outcome, ReplaceOptions, SnapshotError, SnapshotId, Source, Storage, StorageConfig, TakeOptions,
+    Catalog, Content, Identity, Listed, Manifest, Outcome, ReplaceOptions, SnapshotError, SnapshotId, Source, Storage, StorageConfig,
+    TakeOptions,
 };
 use jiff::Timestamp;
 use serde::Serialize;

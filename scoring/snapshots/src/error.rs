@@ -45,7 +45,9 @@ pub enum SnapshotError {
         "{address} runs Redis {version}, and the snapshot was taken from Redis {taken_from}: nothing was changed. Use the same version or a newer one"
     )]
     OlderRedis { address: HostPort, version: String, taken_from: String },
-    #[error("the shards speak TLS and would not follow us: name a certificate of their authority, and its key, with --tls-cert and --tls-key")]
+    #[error(
+        "the shards speak TLS and would not follow us: name a certificate of their authority, and its key, with --tls-cert and --tls-key"
+    )]
     NoIdentity,
     #[error("{address} has not taken its copy: {problem}")]
     NotTaken { address: HostPort, problem: String },

@@ -13,6 +13,7 @@ mod network;
 mod plan_view;
 mod pod;
 mod scaling;
+mod snapshots;
 
 use crds::EffectiveRegionSpec;
 use domain::{Plan, PlanView, RegionName, RegionRole};
@@ -75,6 +76,7 @@ pub(crate) fn objects(input: &BuildInput<'_>) -> Result<Vec<Desired>, BuildError
     all.extend(builder::objects(input)?);
     all.extend(mirror::objects(input)?);
     all.extend(decision::objects(input)?);
+    all.extend(snapshots::objects(input)?);
     all.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     Ok(all)
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use domain::RegionName;
 use serde_json::{Value, json};
 
-use super::{BuildInput, features::REDIS_PORT, inference, pod::ADMIN_PORT};
+use super::{BuildInput, features::REDIS_PORT, inference, pod::ADMIN_PORT, snapshots};
 use crate::kinds::{Desired, Kind, Part, labels, object, selector};
 
 pub(super) fn policies(input: &BuildInput<'_>) -> Vec<Desired> {
@@ -44,6 +44,10 @@ pub(super) fn policies(input: &BuildInput<'_>) -> Vec<Desired> {
             vec![edges.dns(), edges.to_part(Part::FeatureStore, REDIS_PORT), edges.to_other_shards()],
         ),
     ];
+    policies.extend(snapshots::storage_port(input).map(|storage| {
+        let storage: Vec<Value> = storage.map(|port| json!({"ports": ports(&[port])})).into_iter().collect();
+        edges.policy(Part::Snapshot, vec![], [vec![edges.dns(), edges.to_part(Part::FeatureStore, REDIS_PORT)], storage].concat())
+    }));
     let others: Vec<_> = input.other_regions().map(|(region, _)| region).collect();
     if !others.is_empty() {
         let kafkas: Vec<_> = others.into_iter().chain([input.region]).collect();
@@ -117,6 +121,7 @@ impl Edges<'_> {
         let mut edges = vec![
             self.by_part(Part::Decision, &[REDIS_PORT]),
             self.by_part(Part::Builder, &[REDIS_PORT]),
+            self.by_part(Part::Snapshot, &[REDIS_PORT]),
             // The processes of a shard follow each other.
             self.by_part(Part::FeatureStore, &[REDIS_PORT]),
             json!({
@@ -158,7 +163,7 @@ fn port_of(address: &str) -> Option<u16> {
     address.rsplit_once(':')?.1.parse().ok()
 }
 
-fn url_port(url: &str) -> Option<u16> {
+pub(super) fn url_port(url: &str) -> Option<u16> {
     let (default, rest) = match url.split_once("://")? {
         ("http", rest) => (80, rest),
         ("https", rest) => (443, rest),
