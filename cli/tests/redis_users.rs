@@ -60,7 +60,18 @@ const NEEDED: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("replication", &[&["PING"], &["PSYNC", "?", "-1"], &["REPLCONF", "ack", "1"]]),
-    ("snapshot", &[&["SYNC"], &["REPLCONF", "rdb-only", "1"]]),
+    (
+        "snapshot",
+        &[
+            &["SYNC"],
+            &["PSYNC", "?", "-1"],
+            &["REPLCONF", "rdb-only", "1"],
+            &["INFO", "replication"],
+            &["DBSIZE"],
+            &["GET", "fp:epoch"],
+            &["HGETALL", "fp:vector"],
+        ],
+    ),
     ("monitor", &[&["PING"], &["INFO"]]),
     ("probe", &[&["PING"]]),
 ];
@@ -98,7 +109,7 @@ const FORBIDDEN: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("replication", &[&["GET", ENTITY], &["INFO"]]),
-    ("snapshot", &[&["GET", ENTITY], &["REPLICAOF", "NO", "ONE"]]),
+    ("snapshot", &[&["GET", ENTITY], &["SET", "fp:epoch", "9"], &["CONFIG", "GET", "*"], &["REPLICAOF", "NO", "ONE"]]),
     ("monitor", &[&["GET", "fp:epoch"], &["CONFIG", "GET", "*"]]),
     ("probe", &[&["INFO"], &["GET", ENTITY]]),
 ];

@@ -16,7 +16,8 @@
 //! **Positions** count records where they were first written: one entry for each partition of an origin's own log, whichever
 //! copy was read. They are stored by the shards and change only together with the data. When a shard goes back (it was
 //! promoted and had less), the session begins anew from the minimum over the shards; a shard that stands further takes nothing
-//! twice. Where a log does not reach back to the position, folding stands still and says so (`start`).
+//! twice. Where a log does not reach back to the position, folding stands still and says so (`start`). Of a log without a
+//! position is read what the longest window needs, or from where whoever emptied the shards has asked for (`fp:read_from`).
 //!
 //! **Freshness.** Every region's builder writes heartbeats into its own log (`heartbeat`). Those that come back through the
 //! logs tell how old the folded data of every region is (`watermarks`); which regions have lost authority is in `authority`.

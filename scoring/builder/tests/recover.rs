@@ -116,6 +116,34 @@ async fn what_is_gone_and_older_than_the_longest_window_is_passed_over_and_count
     builder.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn emptied_shards_are_folded_anew_from_the_log_and_from_as_long_ago_as_somebody_asked() {
+    let region = Region::start(&TOPICS, QUIET).await;
+    region.write_plan(1, RegionRole::Active);
+    let three_days_ago = now_ms() - 3 * 86_400_000;
+    let old = payment("old", 1, three_days_ago).to_wire().encode_to_vec();
+    region.produce_at(RAW, 0, &old, ours(), three_days_ago).await;
+    for n in 0..5 {
+        region.produce_event(&payment(&format!("t-{n}"), 1, now_ms()), 0).await;
+    }
+    let first_seen = |region: &Region| region.state(card_of(1)).profile().first_seen_ms();
+    let builder = region.builder();
+    region.until("what a window needs", |region| region.folded(1) == 5).await;
+    assert_eq!(first_seen(&region), None, "nobody asked for more");
+
+    // As `fraud-features rebuild --read-from` leaves them.
+    for shard in &region.shards {
+        shard.ask::<()>("FLUSHALL SYNC");
+        shard.ask::<()>(&format!("SET fp:read_from {}", three_days_ago - 1));
+    }
+    region.produce_event(&payment("t-last", 1, now_ms()), 0).await;
+    region.until("all anew", |region| region.folded(1) == 6).await;
+    assert_eq!(first_seen(&region), Some(three_days_ago));
+    region.until("equal vectors", |region| region.vectors()[0] == region.vectors()[1]).await;
+    region.until("ready", Region::is_ready).await;
+    builder.stop().await;
+}
+
 fn age_of(data: &OriginData) -> Option<u64> {
     match data {
         OriginData::Producing { age_ms } => age_ms.fresh().copied(),

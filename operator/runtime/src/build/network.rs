@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use domain::RegionName;
 use serde_json::{Value, json};
 
-use super::{BuildInput, features::REDIS_PORT, inference, pod::ADMIN_PORT, snapshots};
+use super::{BuildInput, features::REDIS_PORT, inference, pod::ADMIN_PORT};
 use crate::kinds::{Desired, Kind, Part, labels, object, selector};
 
 pub(super) fn policies(input: &BuildInput<'_>) -> Vec<Desired> {
@@ -41,13 +41,20 @@ pub(super) fn policies(input: &BuildInput<'_>) -> Vec<Desired> {
         edges.policy(
             Part::FeatureStore,
             edges.to_shards(),
-            vec![edges.dns(), edges.to_part(Part::FeatureStore, REDIS_PORT), edges.to_other_shards()],
+            vec![
+                edges.dns(),
+                edges.to_part(Part::FeatureStore, REDIS_PORT),
+                edges.to_part(Part::Snapshot, REDIS_PORT),
+                edges.to_other_shards(),
+            ],
+        ),
+        edges.policy(
+            Part::Snapshot,
+            // What is put back is fetched by the shards, as from a primary.
+            vec![edges.by_part(Part::FeatureStore, &[REDIS_PORT])],
+            [edges.dns(), edges.to_part(Part::FeatureStore, REDIS_PORT)].into_iter().chain(edges.to_snapshots()).collect(),
         ),
     ];
-    policies.extend(snapshots::storage_port(input).map(|storage| {
-        let storage: Vec<Value> = storage.map(|port| json!({"ports": ports(&[port])})).into_iter().collect();
-        edges.policy(Part::Snapshot, vec![], [vec![edges.dns(), edges.to_part(Part::FeatureStore, REDIS_PORT)], storage].concat())
-    }));
     let others: Vec<_> = input.other_regions().map(|(region, _)| region).collect();
     if !others.is_empty() {
         let kafkas: Vec<_> = others.into_iter().chain([input.region]).collect();
@@ -116,6 +123,13 @@ impl Edges<'_> {
         json!({"ports": ports(&numbers)})
     }
 
+    /// The bucket of snapshots, where they go to one.
+    fn to_snapshots(&self) -> Option<Value> {
+        let destination = &self.input.effective.spec.features.backup.as_ref()?.destination;
+        let port = url_port(destination.s3.as_ref()?.endpoint.as_str())?;
+        Some(json!({"ports": ports(&[port])}))
+    }
+
     /// The pipeline's own pods, the operator, and the other regions' shards.
     fn to_shards(&self) -> Vec<Value> {
         let mut edges = vec![
@@ -163,7 +177,7 @@ fn port_of(address: &str) -> Option<u16> {
     address.rsplit_once(':')?.1.parse().ok()
 }
 
-pub(super) fn url_port(url: &str) -> Option<u16> {
+fn url_port(url: &str) -> Option<u16> {
     let (default, rest) = match url.split_once("://")? {
         ("http", rest) => (80, rest),
         ("https", rest) => (443, rest),

@@ -9,7 +9,7 @@ use crds::{
 use domain::duration;
 use serde_json::{Value, json};
 
-use super::{BuildError, BuildInput, digest, files, network::url_port, pod, scaling};
+use super::{BuildError, BuildInput, digest, files, pod, scaling};
 use crate::kinds::{Desired, Kind, Part, labels, object};
 
 const PART: Part = Part::Snapshot;
@@ -20,12 +20,6 @@ const GRACE_SECONDS: u64 = 30;
 pub(super) fn objects(input: &BuildInput<'_>) -> Result<Vec<Desired>, BuildError> {
     let Some(backup) = &input.effective.spec.features.backup else { return Ok(Vec::new()) };
     Ok(vec![scaling::service_account(input, PART), cron_job(input, backup)?])
-}
-
-/// Where pods that take snapshots have to reach: nothing without snapshots, no port where they go to a volume.
-pub(super) fn storage_port(input: &BuildInput<'_>) -> Option<Option<u16>> {
-    let backup = input.effective.spec.features.backup.as_ref()?;
-    Some(backup.destination.s3.as_ref().and_then(|s3| url_port(s3.endpoint.as_str())))
 }
 
 fn cron_job(input: &BuildInput<'_>, backup: &Backup) -> Result<Desired, BuildError> {
