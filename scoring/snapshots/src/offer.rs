@@ -28,7 +28,7 @@ use crate::{
 
 /// For the first sign of the process.
 const COMES_WITHIN: Duration = Duration::from_secs(30);
-/// For each word of the greeting, and for each piece to be taken.
+/// For the greeting, and for each piece to be taken.
 const STEP_WITHIN: Duration = Duration::from_secs(30);
 /// A greeting has about ten commands.
 const WORDS_MAX: usize = 32;
@@ -128,7 +128,7 @@ impl Offer {
                 ));
             };
             let Ok((stream, peer)) = accepted else { continue };
-            let mut guest = match self.let_in(stream, login).await {
+            let mut guest = match in_time(self.let_in(stream, login)).await {
                 Ok(guest) => guest,
                 Err(error) => {
                     why = format!("{peer} was not let in ({error})");
@@ -154,7 +154,7 @@ impl Offer {
     /// One that has shown who it is, and asks for a copy.
     async fn let_in<'a>(&'a self, stream: TcpStream, login: Option<&'a UpstreamLogin>) -> io::Result<Guest<'a>> {
         let connection = match &self.identity {
-            Some(identity) => in_time(identity.accept(stream)).await?,
+            Some(identity) => identity.accept(stream).await?,
             None => Box::new(stream),
         };
         let mut guest = Guest { stream: BufReader::new(connection), login, offer: self };
@@ -196,7 +196,7 @@ impl Guest<'_> {
     async fn greet(&mut self) -> io::Result<()> {
         let mut known = self.login.is_none();
         for _ in 0..WORDS_MAX {
-            let words = in_time(next_command(&mut self.stream)).await?;
+            let words = next_command(&mut self.stream).await?;
             let name = words[0].to_ascii_uppercase();
             let answer = match name.as_str() {
                 "AUTH" if self.is_login(&words[1..]) => {
