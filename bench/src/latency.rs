@@ -25,7 +25,10 @@ impl Latencies {
     }
 
     pub fn record_many(&mut self, latency: Duration, times: u64) {
-        self.nanoseconds.saturating_record_n(as_ns(latency.min(LONGEST)), times);
+        // The histogram would take note of the value as its largest even if it came no time at all.
+        if times > 0 {
+            self.nanoseconds.saturating_record_n(as_ns(latency.min(LONGEST)), times);
+        }
     }
 
     pub fn count(&self) -> u64 {
@@ -67,6 +70,14 @@ mod tests {
         close(latencies.p99_ms(), 9.9);
         close(latencies.max_ms(), 10.0);
         assert_eq!(latencies.count(), 1_000);
+    }
+
+    #[test]
+    fn what_came_no_time_is_not_the_longest() {
+        let mut latencies = Latencies::new().unwrap();
+        latencies.record(Duration::from_millis(1));
+        latencies.record_many(Duration::from_secs(5), 0);
+        assert!(latencies.max_ms() < 2.0, "{}", latencies.max_ms());
     }
 
     #[test]

@@ -9,3 +9,5 @@ pub mod open_loop;
 pub mod process;
 pub mod redis_server;
 pub mod report;
+pub mod table;
+pub mod target;

@@ -60,6 +60,8 @@ pub struct Outcome {
     /// Of all requests, failed ones too. What was not answered counts as the patience: it took at least that long, and a server that answers little must not
     /// look fast.
     pub latencies: Latencies,
+    /// How long after their due time requests were sent: what the generator itself adds to every latency.
+    pub generator_late: Latencies,
     pub answered: u64,
     pub failed: u64,
     /// Not sent, because too many were unanswered, or not answered within the patience.
@@ -84,7 +86,7 @@ where
     let tally = Arc::new(Tally { latencies: Mutex::new(Latencies::new()?), failed: AtomicU64::new(0), in_flight: AtomicU64::new(0) });
     let (warm_up, all) = (load.schedule.within(load.warm_up), load.schedule.within(load.warm_up + load.measured));
     let mut metronome = Metronome::every(load.schedule.due(1))?;
-    let (began, mut next) = (Instant::now(), 0);
+    let (began, mut next, mut late) = (Instant::now(), 0, Latencies::new()?);
     while next < all {
         let due = load.schedule.due_by(began.elapsed()).min(all);
         while next < due {
@@ -92,7 +94,9 @@ where
                 mark(Mark::WarmedUp)?;
             }
             if tally.in_flight.load(Ordering::Relaxed) < load.in_flight_max {
-                tally.start(request(next), began + load.schedule.due(next), next >= warm_up);
+                let (due, counts) = (began + load.schedule.due(next), next >= warm_up);
+                tally.start(request(next), due, counts);
+                late.record_many(due.elapsed(), u64::from(counts));
             }
             next += 1;
         }
@@ -103,7 +107,7 @@ where
     while tally.in_flight.load(Ordering::Relaxed) > 0 && Instant::now() < give_up {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    Ok(tally.outcome(all - warm_up, load.patience))
+    Ok(tally.outcome(all - warm_up, load.patience, late))
 }
 
 impl Tally {
@@ -120,12 +124,12 @@ impl Tally {
         });
     }
 
-    fn outcome(&self, measured: u64, patience: Duration) -> Outcome {
+    fn outcome(&self, measured: u64, patience: Duration, generator_late: Latencies) -> Outcome {
         let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let failed = self.failed.load(Ordering::Relaxed);
         let (answered, unanswered) = (latencies.count().saturating_sub(failed), measured.saturating_sub(latencies.count()));
         latencies.record_many(patience, unanswered);
-        Outcome { latencies, answered, failed, unanswered }
+        Outcome { latencies, generator_late, answered, failed, unanswered }
     }
 }
 
@@ -170,6 +174,7 @@ mod tests {
         assert_eq!((outcome.answered, outcome.failed, outcome.unanswered), (180, 0, 0));
         // A hundred of 180 requests waited, fifty of them 50 ms and more. A closed loop would have seen a single one.
         assert!(outcome.latencies.quantile_ms(0.75) >= 45.0, "{}", outcome.latencies.quantile_ms(0.75));
+        assert_eq!(outcome.generator_late.count(), 180);
     }
 
     #[tokio::test]

@@ -48,12 +48,14 @@ impl RedisServer {
         self.process.id()
     }
 
-    /// Bytes that Redis has allocated for everything.
+    /// Bytes that Redis has allocated, without the buffers of its connections: those are as large as what was asked last.
     ///
     /// # Errors
     /// When it does not answer.
-    pub fn used_memory_bytes(&self) -> Result<u64> {
-        field(&self.ask("INFO memory")?, "used_memory").context("INFO memory has no used_memory")
+    pub fn stored_bytes(&self) -> Result<u64> {
+        let info = self.ask("INFO memory")?;
+        let bytes = |name| field(&info, name).with_context(|| format!("INFO memory has no {name}"));
+        Ok(bytes("used_memory")?.saturating_sub(bytes("mem_clients_normal")?))
     }
 
     /// Sends one inline command and gives the text of its answer.

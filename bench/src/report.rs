@@ -132,7 +132,7 @@ impl Report {
 }
 
 /// A file that cannot be read is of an older program, and worth nothing.
-fn read(path: &Path) -> Option<Report> {
+pub fn read(path: &Path) -> Option<Report> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 

@@ -68,8 +68,8 @@ pub fn measure(python: &Path, workload: &Workload, measured: Duration) -> Result
 impl Readings {
     fn take(&mut self, phase: &str, redis: &RedisServer) -> Result<()> {
         match phase {
-            "ready" => self.empty_bytes = redis.used_memory_bytes()?,
-            "filled" => self.filled_bytes = redis.used_memory_bytes()?,
+            "ready" => self.empty_bytes = redis.stored_bytes()?,
+            "filled" => self.filled_bytes = redis.stored_bytes()?,
             "holding" => self.holding_cpu = cpu_time(redis.pid())?,
             "held" => self.held_cpu = cpu_time(redis.pid())?,
             other => bail!("the client of Feast is in an unknown phase {other}"),

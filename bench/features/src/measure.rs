@@ -72,9 +72,9 @@ pub async fn measure_held<C: Contender>(connect: impl AsyncFn(u16) -> Result<C>,
 pub async fn measure<C: Contender>(connect: &impl AsyncFn(u16) -> Result<C>, workload: &Workload, pace: Pace) -> Result<Figures> {
     let redis = RedisServer::start(&[])?;
     let contender = Arc::new(connect(redis.port()).await?);
-    let empty_bytes = redis.used_memory_bytes()?;
+    let empty_bytes = redis.stored_bytes()?;
     contender.fill(workload).await.context("the history cannot be stored")?;
-    let filled_bytes = redis.used_memory_bytes()?;
+    let filled_bytes = redis.stored_bytes()?;
     eprintln!(
         "      {} keys of {} events filled, {} MiB; load for {:?}",
         workload.keys(),
@@ -90,7 +90,7 @@ pub async fn measure<C: Contender>(connect: &impl AsyncFn(u16) -> Result<C>, wor
     let (filled, loaded) = (workload.keys() * workload.history_events, pace.decisions() * ENTITIES);
     let mut add = |key: &str, value: f64| figures.insert(key.to_string(), value);
     add("bytes_per_event", filled_bytes.saturating_sub(empty_bytes) as f64 / filled as f64);
-    add("bytes_per_event_after_load", redis.used_memory_bytes()?.saturating_sub(empty_bytes) as f64 / (filled + loaded) as f64);
+    add("bytes_per_event_after_load", redis.stored_bytes()?.saturating_sub(empty_bytes) as f64 / (filled + loaded) as f64);
     add("events_per_key", workload.history_events as f64 + loaded as f64 / workload.keys() as f64 / 2.0);
     Ok(figures)
 }
@@ -102,10 +102,10 @@ pub async fn measure<C: Contender>(connect: &impl AsyncFn(u16) -> Result<C>, wor
 pub async fn bytes_per_key_at_one<C: Contender>(connect: impl AsyncFn(u16) -> Result<C>, customers: u64) -> Result<f64> {
     let redis = RedisServer::start(&[])?;
     let contender = connect(redis.port()).await?;
-    let empty_bytes = redis.used_memory_bytes()?;
+    let empty_bytes = redis.stored_bytes()?;
     let workload = Workload::new(customers, 1, Duration::from_secs(600), now_ms())?;
     contender.fill(&workload).await.context("the history cannot be stored")?;
-    Ok(redis.used_memory_bytes()?.saturating_sub(empty_bytes) as f64 / workload.keys() as f64)
+    Ok(redis.stored_bytes()?.saturating_sub(empty_bytes) as f64 / workload.keys() as f64)
 }
 
 async fn load<C: Contender>(contender: Arc<C>, workload: &Workload, pace: Pace, redis_pid: u32) -> Result<(Outcome, Cpu)> {
