@@ -7,25 +7,31 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use bench::report::{Case, CaseContract, Contract, Figures};
 
+use crate::burst;
 use crate::encoding::{Raw, SortedSet, StringOfSlots};
 use crate::feast;
+use crate::flushed::FlushedCounters;
 use crate::lua_counters::LuaCounters;
 use crate::measure::{Pace, bytes_per_key_at_one, measure, measure_held};
-use crate::ours::{Ours, OursWithBuilder, now_ms};
+use crate::ours::{Ours, now_ms};
+use crate::ours_with_builder::OursWithBuilder;
 use crate::workload::Workload;
 
 const FEATURE_KEYS: &[&str] = &["p50_ms", "p99_ms", "ping_p99_ms", "redis_cpu_us_per_entity", "bytes_per_event", "bytes_per_key_at_one"];
 const ENCODING_KEYS: &[&str] =
     &["p50_ms", "p99_ms", "ping_p99_ms", "redis_cpu_us_per_entity", "bytes_per_event", "bytes_per_event_after_load"];
-const BUILDER_KEYS: &[&str] = &["events_per_cpu_s", "catch_up_ratio"];
+const BURST_KEYS: &[&str] = &["bursts", "bursts_missed", "payments_per_burst", "last_count_min"];
+const BUILDER_KEYS: &[&str] = &["events_per_cpu_s", "catch_up_ratio", "events_lost", "events_double"];
 
 /// `features.json`. The case `builder` is measured by another program and written into the same file.
 pub const FEATURES: Contract = Contract {
     name: "features",
-    peers: &["feast", "lua_counters"],
+    peers: &["feast", "flushed_counters", "lua_counters"],
     cases: &[
         CaseContract { case: "keys20", keys: FEATURE_KEYS },
         CaseContract { case: "keys500", keys: FEATURE_KEYS },
+        CaseContract { case: "panes500", keys: FEATURE_KEYS },
+        CaseContract { case: "burst", keys: BURST_KEYS },
         CaseContract { case: "builder", keys: BUILDER_KEYS },
     ],
 };
@@ -43,7 +49,7 @@ pub const ENCODING: Contract = Contract {
 };
 
 /// What the command line may name.
-pub const NAMES: &[&str] = &["keys20", "keys500", "encoding"];
+pub const NAMES: &[&str] = &["keys20", "keys500", "panes500", "burst", "encoding"];
 
 /// Customers with a history, and how many events a key holds in the middle of the run.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +66,8 @@ const HOUR: Duration = Duration::from_secs(50 * 60);
 
 const KEYS20: Size = Size { case: "keys20", customers: 16_384, events: 20, span: DAY };
 const KEYS500: Size = Size { case: "keys500", customers: 4_096, events: 500, span: HOUR };
+/// Over a day, so that all but the newest of them are in panes.
+const PANES500: Size = Size { case: "panes500", customers: 4_096, events: 500, span: DAY };
 /// 122 in the middle, so that few keys pass 128 events, where a sorted set changes its form.
 const ENCODING_SIZES: &[Size] = &[
     Size { case: "events1", customers: 65_536, events: 1, span: HOUR },
@@ -71,6 +79,8 @@ const ENCODING_SIZES: &[Size] = &[
 const QUICK_CUSTOMERS_MIN: u64 = 820;
 const QUICK_EVENTS: u64 = 80_000;
 const AT_ONE_CUSTOMERS: u64 = 20_000;
+const BURSTS: u64 = 50;
+const QUICK_BURSTS: u64 = 5;
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -106,6 +116,8 @@ pub async fn run(name: &str, settings: &Settings) -> Result<(Contract, Vec<Case>
     match name {
         "keys20" => Ok((FEATURES, vec![features(KEYS20, settings).await?])),
         "keys500" => Ok((FEATURES, vec![features(KEYS500, settings).await?])),
+        "panes500" => Ok((FEATURES, vec![panes(settings).await?])),
+        "burst" => Ok((FEATURES, vec![bursts(settings).await?])),
         "encoding" => Ok((ENCODING, encodings(settings).await?)),
         unknown => bail!("no case is called {unknown}: choose one of {}", NAMES.join(", ")),
     }
@@ -133,9 +145,40 @@ async fn features(size: Size, settings: &Settings) -> Result<Case> {
     FEATURES.case(size.case, ours, peers)
 }
 
-/// What the builder's work on the same Redis costs: it runs beside the decisions in the same process.
+/// No peers: their counters do not depend on how long ago the events were, so they are those of `keys500`.
+async fn panes(settings: &Settings) -> Result<Case> {
+    let pace = settings.pace(30);
+    let workload = settings.workload(PANES500, pace)?;
+    note(PANES500.case, "ours");
+    let mut ours = measure(&Ours::connect, &workload, pace).await?;
+    ours.insert("bytes_per_key_at_one".to_string(), bytes_per_key_at_one(Ours::connect, at_one(settings)).await?);
+    note(PANES500.case, "ours, while the builder folds the same events");
+    add_with_builder(&mut ours, &measure(&OursWithBuilder::connect, &workload, pace).await?);
+    FEATURES.case(PANES500.case, ours, BTreeMap::new())
+}
+
+async fn bursts(settings: &Settings) -> Result<Case> {
+    let bursts = if settings.quick { QUICK_BURSTS } else { BURSTS };
+    note("burst", "ours");
+    let ours = burst::measure(Ours::connect, bursts).await?;
+    note("burst", "peers flushed_counters and lua_counters");
+    let flushed = burst::measure(FlushedCounters::connect, bursts).await?;
+    let lua = burst::measure(LuaCounters::connect, bursts).await?;
+    FEATURES.case("burst", ours, BTreeMap::from([("flushed_counters".to_string(), flushed), ("lua_counters".to_string(), lua)]))
+}
+
+/// What the builder's work on the same Redis and the same machine costs the decisions.
 fn add_with_builder(ours: &mut Figures, with_builder: &Figures) {
-    const KEYS: &[&str] = &["p50_ms", "p99_ms", "ping_p99_ms", "redis_cpu_us_per_entity", "failed_decisions", "bytes_per_event_after_load"];
+    const KEYS: &[&str] = &[
+        "p50_ms",
+        "p99_ms",
+        "ping_p99_ms",
+        "redis_cpu_us_per_entity",
+        "failed_decisions",
+        "unanswered_decisions",
+        "unfolded_events",
+        "bytes_per_event_after_load",
+    ];
     let chosen = KEYS.iter().filter_map(|key| with_builder.get(*key).map(|value| (format!("with_builder_{key}"), *value)));
     ours.extend(chosen);
 }

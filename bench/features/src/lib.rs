@@ -14,4 +14,6 @@ pub mod flushed;
 pub mod lua_counters;
 pub mod measure;
 pub mod ours;
+pub mod ours_with_builder;
+pub mod targets;
 pub mod workload;

@@ -1,5 +1,5 @@
 //! One contender under load, with a Redis of its own. Beside it, on the same runtime and in the same way, PINGs: what they take is what the generator, the
-//! machine and the queue in Redis add to every figure.
+//! machine and the queue in Redis add to every figure. How late the generator itself was is a figure too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +60,7 @@ pub async fn measure_held<C: Contender>(connect: impl AsyncFn(u16) -> Result<C>,
         let figures = measure(&connect, workload, pace).await?;
         let held = figures["decisions_per_s"] >= HELD_SHARE * f64::from(pace.decisions_per_s) && figures["p50_ms"] <= HELD_P50_MS_MAX;
         if held || pace.decisions_per_s / 2 < RATE_MIN_PER_S {
+            ensure!(figures["decisions_per_s"] > 0.0, "not one of {} decisions a second was answered", pace.decisions_per_s);
             return Ok(figures);
         }
         eprintln!("      {} decisions a second cannot be held; half of that", pace.decisions_per_s);
@@ -68,7 +69,7 @@ pub async fn measure_held<C: Contender>(connect: impl AsyncFn(u16) -> Result<C>,
 }
 
 /// # Errors
-/// When Redis or the contender cannot be started or filled, or answers no decision at all. Single decisions that fail are figures.
+/// When Redis or the contender cannot be started or filled. Decisions that fail are figures.
 pub async fn measure<C: Contender>(connect: &impl AsyncFn(u16) -> Result<C>, workload: &Workload, pace: Pace) -> Result<Figures> {
     let redis = RedisServer::start(&[])?;
     let contender = Arc::new(connect(redis.port()).await?);
@@ -85,10 +86,11 @@ pub async fn measure<C: Contender>(connect: &impl AsyncFn(u16) -> Result<C>, wor
     let pings = ping(redis.port(), pace).await?;
     let (decisions, pings) = tokio::join!(load(contender.clone(), workload, pace, redis.pid()), pings);
     let (decisions, cpu) = decisions?;
-    ensure!(decisions.answered > 0, "none of {} decisions was answered", decisions.latencies.count());
     let mut figures = figures_of(&decisions, &pings?, cpu, pace);
+    figures.extend(contender.after_load());
     let (filled, loaded) = (workload.keys() * workload.history_events, pace.decisions() * ENTITIES);
     let mut add = |key: &str, value: f64| figures.insert(key.to_string(), value);
+    add("bytes_per_key", filled_bytes.saturating_sub(empty_bytes) as f64 / workload.keys() as f64);
     add("bytes_per_event", filled_bytes.saturating_sub(empty_bytes) as f64 / filled as f64);
     add("bytes_per_event_after_load", redis.stored_bytes()?.saturating_sub(empty_bytes) as f64 / (filled + loaded) as f64);
     add("events_per_key", workload.history_events as f64 + loaded as f64 / workload.keys() as f64 / 2.0);
@@ -140,7 +142,8 @@ async fn ping(port: u16, pace: Pace) -> Result<impl Future<Output = Result<Outco
 }
 
 fn figures_of(decisions: &Outcome, pings: &Outcome, cpu: Cpu, pace: Pace) -> Figures {
-    let done = (decisions.answered + decisions.failed) as f64;
+    // Where nothing came to an end, the whole cost is that of one.
+    let done = (decisions.answered + decisions.failed).max(1) as f64;
     let us_per_decision = |cpu: Duration| cpu.as_secs_f64() * 1e6 / done;
     let list = [
         ("p50_ms", decisions.latencies.p50_ms()),
@@ -148,7 +151,10 @@ fn figures_of(decisions: &Outcome, pings: &Outcome, cpu: Cpu, pace: Pace) -> Fig
         ("max_ms", decisions.latencies.max_ms()),
         ("ping_p50_ms", pings.latencies.p50_ms()),
         ("ping_p99_ms", pings.latencies.p99_ms()),
+        ("generator_late_p50_ms", decisions.generator_late.p50_ms()),
+        ("generator_late_p99_ms", decisions.generator_late.p99_ms()),
         ("redis_cpu_us_per_entity", us_per_decision(cpu.redis) / ENTITIES as f64),
+        ("redis_cpu_us_per_decision", us_per_decision(cpu.redis)),
         ("client_cpu_us_per_decision", us_per_decision(cpu.client)),
         ("decisions_per_s", decisions.answered as f64 / pace.measured.as_secs_f64()),
         ("failed_decisions", decisions.failed as f64),
@@ -165,10 +171,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cost_is_counted_for_each_answered_decision() {
+    fn cost_is_shared_among_all_decisions_that_came_to_an_end() {
         let mut latencies = Latencies::new().unwrap();
         (0..1_000).for_each(|_| latencies.record(Duration::from_millis(1)));
-        let outcome = Outcome { latencies, answered: 990, failed: 10, unanswered: 0 };
+        let outcome = Outcome { generator_late: latencies.clone(), latencies, answered: 990, failed: 10, unanswered: 0 };
         let cpu = Cpu { redis: Duration::from_millis(100), client: Duration::from_millis(50) };
         let pace = Pace { decisions_per_s: 500, warm_up: Duration::ZERO, measured: Duration::from_secs(2) };
         let figures = figures_of(&outcome, &outcome, cpu, pace);

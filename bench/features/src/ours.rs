@@ -12,7 +12,6 @@ use scoring_core::schema::FeatureSchema;
 use scoring_core::state::StateConfig;
 use scoring_core::windows::Windows;
 use scoring_features::{FeatureMetrics, LogPart, LogPartition, LogParts, RedisConfig, RedisStore, StoreConfig};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::contender::Contender;
@@ -22,22 +21,29 @@ use crate::workload::Workload;
 const DEADLINE: Duration = Duration::from_secs(2);
 const CONNECTED_WITHIN: Duration = Duration::from_secs(5);
 const FOLDED_WITHIN: Duration = Duration::from_secs(30);
-const EVENTS_PER_BATCH: usize = 2_000;
-/// How often the builder folds what the decisions have logged meanwhile.
-const FOLD_EVERY: Duration = Duration::from_millis(100);
+const EVENTS_PER_FILL: usize = 2_000;
 
 pub struct Ours {
     store: RedisStore,
     schema: FeatureSchema,
     card_count_place: usize,
-    /// Events of the log that have been folded.
-    folded: Mutex<i64>,
+    /// Events of the log that have been folded, by this client or another one of the same Redis.
+    folded: Arc<Mutex<i64>>,
 }
 
 impl Ours {
     /// # Errors
     /// When the store is not connected in time.
     pub async fn connect(port: u16) -> Result<Self> {
+        Self::connect_at(port, Arc::default()).await
+    }
+
+    /// How many events of the log have been folded, for another client of the same Redis that goes on there.
+    pub(crate) fn position(&self) -> Arc<Mutex<i64>> {
+        self.folded.clone()
+    }
+
+    pub(crate) async fn connect_at(port: u16, folded: Arc<Mutex<i64>>) -> Result<Self> {
         let windows = Windows::default();
         let schema = FeatureSchema::full(&windows);
         let card_count_place = schema.names().position(|name| name == "card_count_1m").context("the schema has no card_count_1m")?;
@@ -50,7 +56,7 @@ impl Ours {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Ok(Self { store, schema, card_count_place, folded: Mutex::new(0) })
+        Ok(Self { store, schema, card_count_place, folded })
     }
 
     /// Folds events of the log, as the builder does.
@@ -58,6 +64,9 @@ impl Ours {
     /// # Errors
     /// When Redis does not take them.
     pub async fn fold(&self, events: &[Event], now_ms: i64) -> Result<()> {
+        if events.is_empty() {
+            return Ok(());
+        }
         let count = i64::try_from(events.len())?;
         let from = {
             let mut folded = self.folded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,7 +88,7 @@ impl Contender for Ours {
         let mut batch = Vec::new();
         for customer in 0..workload.customers {
             batch.extend(workload.history(customer));
-            if batch.len() >= EVENTS_PER_BATCH || customer + 1 == workload.customers {
+            if batch.len() >= EVENTS_PER_FILL || customer + 1 == workload.customers {
                 self.fold(&batch, workload.now_ms).await?;
                 batch.clear();
             }
@@ -102,65 +111,6 @@ impl Contender for Ours {
 fn count(value: f32) -> Result<u64> {
     anyhow::ensure!(value.is_finite() && value >= 0.0, "the count is {value}");
     Ok(value as u64)
-}
-
-/// Ours, while the builder folds the same events behind the decisions.
-pub struct OursWithBuilder {
-    ours: Arc<Ours>,
-    log: Arc<Mutex<Log>>,
-    builder: JoinHandle<()>,
-}
-
-#[derive(Default)]
-struct Log {
-    events: Vec<Event>,
-    broken: Option<String>,
-}
-
-impl OursWithBuilder {
-    /// # Errors
-    /// When the store is not connected in time.
-    pub async fn connect(port: u16) -> Result<Self> {
-        let (ours, log) = (Arc::new(Ours::connect(port).await?), Arc::new(Mutex::new(Log::default())));
-        let builder = tokio::spawn(build(ours.clone(), log.clone()));
-        Ok(Self { ours, log, builder })
-    }
-}
-
-async fn build(ours: Arc<Ours>, log: Arc<Mutex<Log>>) {
-    let lock = || log.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        tokio::time::sleep(FOLD_EVERY).await;
-        let events = std::mem::take(&mut lock().events);
-        for batch in events.chunks(EVENTS_PER_BATCH) {
-            if let Err(error) = ours.fold(batch, now_ms()).await {
-                lock().broken = Some(format!("{error:#}"));
-                return;
-            }
-        }
-    }
-}
-
-impl Contender for OursWithBuilder {
-    fn fill(&self, workload: &Workload) -> impl Future<Output = Result<()>> + Send {
-        self.ours.fill(workload)
-    }
-
-    async fn decide(&self, payment: &Event) -> Result<u64> {
-        let count = self.ours.decide(payment).await?;
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(why) = &log.broken {
-            bail!("the builder stopped: {why}");
-        }
-        log.events.push(payment.clone());
-        Ok(count)
-    }
-}
-
-impl Drop for OursWithBuilder {
-    fn drop(&mut self) {
-        self.builder.abort();
-    }
 }
 
 /// The wall clock, in which events are stamped.

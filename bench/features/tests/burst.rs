@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use bench::redis_server::RedisServer;
-use bench_features::burst::{Burst, check};
+use bench_features::burst::{Burst, PODS, check};
 use bench_features::contender::Contender;
 use bench_features::flushed::FlushedCounters;
 use bench_features::lua_counters::LuaCounters;
 use bench_features::ours::Ours;
-
-const PODS: usize = 4;
 
 async fn counts<C: Contender>(connect: impl AsyncFn(u16) -> anyhow::Result<C>) -> Vec<u64> {
     let redis = RedisServer::start(&[]).unwrap();
@@ -18,7 +16,7 @@ async fn counts<C: Contender>(connect: impl AsyncFn(u16) -> anyhow::Result<C>) -
     for _ in 0..PODS {
         pods.push(Arc::new(connect(redis.port()).await.unwrap()));
     }
-    Burst::default().run(&pods).await.unwrap()
+    Burst::default().run(&pods, 0).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
