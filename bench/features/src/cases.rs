@@ -1,11 +1,12 @@
 //! The cases: how many customers, how much history, who competes.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use bench::report::{Case, CaseContract, Contract, Figures};
+use anyhow::{Context, Result, bail};
+use bench::report::{self, Case, CaseContract, Contract, Figures};
+use bench::table;
 
 use crate::burst;
 use crate::encoding::{Raw, SortedSet, StringOfSlots};
@@ -15,6 +16,7 @@ use crate::lua_counters::LuaCounters;
 use crate::measure::{Pace, bytes_per_key_at_one, measure, measure_held};
 use crate::ours::{Ours, now_ms};
 use crate::ours_with_builder::OursWithBuilder;
+use crate::targets::TARGETS;
 use crate::workload::Workload;
 
 const FEATURE_KEYS: &[&str] = &["p50_ms", "p99_ms", "ping_p99_ms", "redis_cpu_us_per_entity", "bytes_per_event", "bytes_per_key_at_one"];
@@ -121,6 +123,19 @@ pub async fn run(name: &str, settings: &Settings) -> Result<(Contract, Vec<Case>
         "encoding" => Ok((ENCODING, encodings(settings).await?)),
         unknown => bail!("no case is called {unknown}: choose one of {}", NAMES.join(", ")),
     }
+}
+
+/// Prints the file of results as a table, and writes that beside it.
+///
+/// # Errors
+/// When the file cannot be read, or the table not be written.
+pub fn show(path: &Path, contract: &Contract) -> Result<()> {
+    let report = report::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = table::render(&report, contract, TARGETS);
+    let beside = path.with_extension("txt");
+    std::fs::write(&beside, &text).with_context(|| format!("cannot write {}", beside.display()))?;
+    println!("{text}\n{}\n{}", path.display(), beside.display());
+    Ok(())
 }
 
 async fn features(size: Size, settings: &Settings) -> Result<Case> {

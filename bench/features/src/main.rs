@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use bench::machine::{Machine, commit};
-use bench_features::cases::{self, NAMES, Settings};
+use bench_features::cases::{self, NAMES, Settings, show};
 use clap::Parser;
 
 const EXAMPLES: &str = "\
@@ -14,7 +14,7 @@ Examples:
   bench-features --out target/bench --feast-python PYTHON     all cases
   bench-features --out target/bench --case encoding --quick   only one, in a minute
 
-Cases: keys20 and keys500 (events a key) go to features.json, encoding to features-encoding.json.";
+Cases: keys20, keys500 (events a key), panes500 (over a day) and burst go to features.json, encoding to features-encoding.json.";
 
 #[derive(Debug, Parser)]
 #[command(about = "Benchmark of the feature store and its peers.", after_help = EXAMPLES)]
@@ -52,7 +52,7 @@ fn run(cli: Cli) -> Result<()> {
     for name in chosen {
         let (contract, cases) = runtime.block_on(cases::run(name, &settings))?;
         let path = contract.write(&cli.out, machine.clone(), commit.clone(), cases)?;
-        println!("{}", path.display());
+        show(&path, &contract)?;
     }
     Ok(())
 }

@@ -49,7 +49,11 @@ impl Workload {
 
     /// The payment number `index` of the load, by a customer chosen at random; the same for every contender.
     pub fn load(&self, index: u64, time_ms: i64) -> Event {
-        self.payment(mix(index) % self.customers, self.history_events + index, time_ms)
+        self.payment(self.customer_of_load(index), self.history_events + index, time_ms)
+    }
+
+    pub fn customer_of_load(&self, index: u64) -> u64 {
+        mix(index) % self.customers
     }
 
     /// A payment whose identity is made of the customer and `n`.
