@@ -10,15 +10,11 @@ use std::{
 };
 
 use anyhow::{Result, anyhow, ensure};
+use bench::report::Figures;
 use domain::HostPort;
 use redis::{Pipeline, aio::MultiplexedConnection};
-use serde_json::{Value, json};
 
-use crate::{
-    result::{per_mille, round},
-    stage::Stage,
-    writer::open,
-};
+use crate::{figures, per_mille, stage::Stage, writer::open};
 
 const SHARDS: u16 = 2;
 const ENTITIES_PER_EVENT: u32 = 5;
@@ -31,7 +27,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// Written after each tick's events, in the same pipeline: microseconds since the start.
 const MARK: &str = "e:{mark}";
 
-pub(crate) async fn measure(events_per_s: u32, one_way: Duration, lasting: Duration) -> Result<Value> {
+pub(crate) async fn measure(events_per_s: u32, one_way: Duration, lasting: Duration) -> Result<Figures> {
     let stage = Stage::set_up(SHARDS, one_way).await?;
     let (started, stop, events) = (Instant::now(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let load = Load { started, stop: stop.clone(), events: events.clone(), primaries: stage.addresses(0, 0), events_per_s };
@@ -47,11 +43,16 @@ pub(crate) async fn measure(events_per_s: u32, one_way: Duration, lasting: Durat
     ensure!(!ages_ms.is_empty(), "no mark has arrived");
     ages_ms.sort_by(f64::total_cmp);
     let per_s = f64::from(u32::try_from(events.load(Ordering::SeqCst))?) / (lasting + WARM_UP).as_secs_f64();
-    Ok(json!({
-        "p50_ms": round(per_mille(&ages_ms, 500)), "p99_ms": round(per_mille(&ages_ms, 990)), "max_ms": round(per_mille(&ages_ms, 1_000)),
-        "events_per_s": per_s.round(), "entities_per_event": ENTITIES_PER_EVENT, "shards": SHARDS,
-        "one_way_ms": round(one_way.as_secs_f64() * 1_000.0), "looks": ages_ms.len(),
-    }))
+    Ok(figures([
+        ("p50_ms", per_mille(&ages_ms, 500)),
+        ("p99_ms", per_mille(&ages_ms, 990)),
+        ("max_ms", per_mille(&ages_ms, 1_000)),
+        ("events_per_s", per_s),
+        ("entities_recorded_per_s", per_s * f64::from(ENTITIES_PER_EVENT)),
+        ("shards", f64::from(SHARDS)),
+        ("one_way_ms", one_way.as_secs_f64() * 1_000.0),
+        ("measured_s", lasting.as_secs_f64()),
+    ]))
 }
 
 /// What the copies have, again and again.
