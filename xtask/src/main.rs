@@ -17,6 +17,7 @@ mod progress;
 mod recipes;
 mod results;
 mod sandbox;
+mod soak;
 mod stages;
 mod tar;
 mod test;
@@ -42,6 +43,7 @@ Examples:
   cargo xtask sandbox drill region-kill --runs 1
   cargo xtask sandbox down
   cargo xtask bench features              what it costs, peers beside it
+  cargo xtask soak builder-kills          does the builder survive 100 kills?
 
 Built tools are kept in $FRAUDPIPELINE_CACHE (default: ~/.cache/fraudpipeline).";
 
@@ -90,6 +92,8 @@ enum Verb {
     Test(test::Arguments),
     /// Measure ours and its peers in one run; write target/bench/NAME.json.
     Bench(bench::Arguments),
+    /// A test many times longer than CI runs it; results of each run, resumable.
+    Soak(soak::Arguments),
     /// Only the rules of this project that no compiler knows.
     Tidy,
 }
@@ -124,6 +128,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Charts => bless::charts(&place),
         Verb::Test(arguments) => test::command(&place, &arguments),
         Verb::Bench(arguments) => bench::command(&place, &arguments),
+        Verb::Soak(arguments) => soak::command(&place, &arguments),
         Verb::Tidy => tidy::command(&place),
     }
 }

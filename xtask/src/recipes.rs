@@ -131,7 +131,7 @@ fn go_install(name: &'static str, package: &str, version: &str, expected_s: u64)
     }
 }
 
-fn kafka() -> Recipe {
+pub(crate) fn kafka() -> Recipe {
     Recipe {
         name: "kafka",
         version: "4.1.1".to_string(),

@@ -1,5 +1,6 @@
 //! The builder's process is killed again and again while it folds; in the end the shards hold what the log says, once
-//! (feature `broker-tests`; see `kafka::testing`). How often: the environment variable `FRAUDPIPELINE_BUILDER_KILLS`.
+//! (feature `broker-tests`; see `kafka::testing`). How often: the environment variable `FRAUDPIPELINE_BUILDER_KILLS`; when:
+//! `FRAUDPIPELINE_BUILDER_KILLS_SEED`. `cargo xtask soak builder-kills` runs it with many.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -25,10 +26,19 @@ use support::*;
 
 const KILLS: &str = "FRAUDPIPELINE_BUILDER_KILLS";
 const KILLS_DEFAULT: u32 = 10;
-/// A builder folds for so long before it is killed: sometimes it has hardly begun.
-const LIVES_MS: [u64; 5] = [700, 350, 1_200, 500, 900];
+const SEED: &str = "FRAUDPIPELINE_BUILDER_KILLS_SEED";
+/// A builder lives for so long before it is killed: sometimes it has hardly begun.
+const LIFE_MS: std::ops::Range<u64> = 250..1_250;
 const EVENTS_PER_LIFE: u32 = 400;
 const CUSTOMERS: u32 = 12;
+
+/// Spread over the range by the mixing function of SplitMix64.
+fn life(seed: u64, kill: u32) -> Duration {
+    let mut z = seed.wrapping_add(u64::from(kill).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    Duration::from_millis(LIFE_MS.start + (z ^ (z >> 31)) % (LIFE_MS.end - LIFE_MS.start))
+}
 
 /// Of every sort: young ones, those that are summed up at once, and a few of nobody else.
 fn event(number: u32, now_ms: i64) -> Event {
@@ -84,6 +94,7 @@ fn summed_up(state: &EntityState) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_builder_that_is_killed_again_and_again_loses_nothing_and_folds_nothing_twice() {
     let kills: u32 = std::env::var(KILLS).map_or(KILLS_DEFAULT, |kills| kills.parse().expect("a number of kills"));
+    let seed: u64 = std::env::var(SEED).map_or(1, |seed| seed.parse().expect("a seed"));
     let region = Region::start(&TOPICS, BEATING).await;
     let plan = region.write_plan(1, RegionRole::Active);
     // A decision service records what it decides beside the builder.
@@ -92,7 +103,7 @@ async fn a_builder_that_is_killed_again_and_again_loses_nothing_and_folds_nothin
     let mut number = 0;
     for kill in 0..kills {
         let process = Process::start(&region);
-        let life = Duration::from_millis(LIVES_MS[usize::try_from(kill).unwrap() % LIVES_MS.len()]);
+        let life = life(seed, kill);
         let end = Instant::now() + life;
         let last = number + EVENTS_PER_LIFE;
         while Instant::now() < end || number < last {
@@ -104,6 +115,7 @@ async fn a_builder_that_is_killed_again_and_again_loses_nothing_and_folds_nothin
             number += 1;
         }
         drop(process);
+        println!("kill {} of {kills}, after {} ms: {number} events written", kill + 1, life.as_millis());
     }
     let expected = oracle(&region).await;
     let _process = Process::start(&region);
