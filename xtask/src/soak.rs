@@ -36,8 +36,8 @@ const SOAKS: &[Soak] = &[Soak {
 pub(crate) struct Arguments {
     /// The soak; an unknown name lists the known ones.
     name: String,
-    /// How often the process is killed in each run.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// How often the process is killed in each run, at most 300: then rather more runs.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=300))]
     kills: u32,
     /// How many runs, one after the other; one that fails ends the soak.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]

@@ -30,7 +30,9 @@ const SEED: &str = "FRAUDPIPELINE_BUILDER_KILLS_SEED";
 /// A builder lives for so long before it is killed: sometimes it has hardly begun.
 const LIFE_MS: std::ops::Range<u64> = 250..1_250;
 const EVENTS_PER_LIFE: u32 = 400;
+/// So many for ten kills: with fewer an entity would get more events than it keeps, and nobody could say what is lost.
 const CUSTOMERS: u32 = 12;
+const CUSTOMERS_MAX: u32 = 250;
 
 /// Spread over the range by the mixing function of SplitMix64.
 fn life(seed: u64, kill: u32) -> Duration {
@@ -41,8 +43,8 @@ fn life(seed: u64, kill: u32) -> Duration {
 }
 
 /// Of every sort: young ones, those that are summed up at once, and a few of nobody else.
-fn event(number: u32, now_ms: i64) -> Event {
-    let who = u8::try_from(number % CUSTOMERS).unwrap();
+fn event(number: u32, customers: u32, now_ms: i64) -> Event {
+    let who = u8::try_from(number % customers).unwrap();
     // Far from the horizon of an hour, so that it does not matter when they are folded.
     let age_ms = if number.is_multiple_of(3) { 60_000 } else { 7_200_000 + i64::from(number % 700) * 60_000 };
     payment(&format!("t-{number}"), who, now_ms - age_ms)
@@ -95,6 +97,7 @@ fn summed_up(state: &EntityState) -> u64 {
 async fn a_builder_that_is_killed_again_and_again_loses_nothing_and_folds_nothing_twice() {
     let kills: u32 = std::env::var(KILLS).map_or(KILLS_DEFAULT, |kills| kills.parse().expect("a number of kills"));
     let seed: u64 = std::env::var(SEED).map_or(1, |seed| seed.parse().expect("a seed"));
+    let customers = (CUSTOMERS * kills / 10).clamp(CUSTOMERS, CUSTOMERS_MAX);
     let region = Region::start(&TOPICS, BEATING).await;
     let plan = region.write_plan(1, RegionRole::Active);
     // A decision service records what it decides beside the builder.
@@ -107,7 +110,7 @@ async fn a_builder_that_is_killed_again_and_again_loses_nothing_and_folds_nothin
         let end = Instant::now() + life;
         let last = number + EVENTS_PER_LIFE;
         while Instant::now() < end || number < last {
-            let event = event(number, now_ms());
+            let event = event(number, customers, now_ms());
             if number.is_multiple_of(2) {
                 decisions.record_and_read(&event, tokio::time::Instant::now() + Duration::from_millis(20)).await;
             }
