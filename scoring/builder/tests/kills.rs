@@ -13,6 +13,7 @@ use std::{
 };
 
 use domain::RegionRole;
+use futures::future::join_all;
 use kafka::{headers::is_heartbeat, rdkafka::Message as _};
 use prost::Message as _;
 use proto::fraud::v1;
@@ -29,10 +30,11 @@ const KILLS_DEFAULT: u32 = 10;
 const SEED: &str = "FRAUDPIPELINE_BUILDER_KILLS_SEED";
 /// A builder lives for so long before it is killed: sometimes it has hardly begun.
 const LIFE_MS: std::ops::Range<u64> = 250..1_250;
-const EVENTS_PER_LIFE: u32 = 400;
-/// So many for ten kills: with fewer an entity would get more events than it keeps, and nobody could say what is lost.
-const CUSTOMERS: u32 = 12;
-const CUSTOMERS_MAX: u32 = 250;
+/// Written at once.
+const EVENTS_AT_ONCE: u32 = 8;
+/// With fewer for so many kills an entity would get more events than it keeps, and nobody could say what is lost.
+const CUSTOMERS_PER_KILL: u32 = 3;
+const CUSTOMERS: std::ops::RangeInclusive<u32> = 12..=250;
 
 /// Spread over the range by the mixing function of SplitMix64.
 fn life(seed: u64, kill: u32) -> Duration {
@@ -46,7 +48,7 @@ fn life(seed: u64, kill: u32) -> Duration {
 fn event(number: u32, customers: u32, now_ms: i64) -> Event {
     let who = u8::try_from(number % customers).unwrap();
     // Far from the horizon of an hour, so that it does not matter when they are folded.
-    let age_ms = if number.is_multiple_of(3) { 60_000 } else { 7_200_000 + i64::from(number % 700) * 60_000 };
+    let age_ms = if (number / customers).is_multiple_of(3) { 60_000 } else { 7_200_000 + i64::from(number % 700) * 60_000 };
     payment(&format!("t-{number}"), who, now_ms - age_ms)
 }
 
@@ -68,6 +70,15 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Writes an event to the log; a decision service has recorded every second one.
+async fn write(region: &Region, decisions: &RedisStore, number: u32, customers: u32) {
+    let event = event(number, customers, now_ms());
+    if number.is_multiple_of(2) {
+        decisions.record_and_read(&event, tokio::time::Instant::now() + Duration::from_millis(20)).await;
+    }
+    region.produce_event(&event, i32::from(number.is_multiple_of(5))).await;
 }
 
 /// What the log says of each entity, folded in one go by the pure function.
@@ -97,7 +108,7 @@ fn summed_up(state: &EntityState) -> u64 {
 async fn a_builder_that_is_killed_again_and_again_loses_nothing_and_folds_nothing_twice() {
     let kills: u32 = std::env::var(KILLS).map_or(KILLS_DEFAULT, |kills| kills.parse().expect("a number of kills"));
     let seed: u64 = std::env::var(SEED).map_or(1, |seed| seed.parse().expect("a seed"));
-    let customers = (CUSTOMERS * kills / 10).clamp(CUSTOMERS, CUSTOMERS_MAX);
+    let customers = (CUSTOMERS_PER_KILL * kills).clamp(*CUSTOMERS.start(), *CUSTOMERS.end());
     let region = Region::start(&TOPICS, BEATING).await;
     let plan = region.write_plan(1, RegionRole::Active);
     // A decision service records what it decides beside the builder.
@@ -108,14 +119,9 @@ async fn a_builder_that_is_killed_again_and_again_loses_nothing_and_folds_nothin
         let process = Process::start(&region);
         let life = life(seed, kill);
         let end = Instant::now() + life;
-        let last = number + EVENTS_PER_LIFE;
-        while Instant::now() < end || number < last {
-            let event = event(number, customers, now_ms());
-            if number.is_multiple_of(2) {
-                decisions.record_and_read(&event, tokio::time::Instant::now() + Duration::from_millis(20)).await;
-            }
-            region.produce_event(&event, i32::from(number.is_multiple_of(5))).await;
-            number += 1;
+        while Instant::now() < end {
+            join_all((number..number + EVENTS_AT_ONCE).map(|number| write(&region, &decisions, number, customers))).await;
+            number += EVENTS_AT_ONCE;
         }
         drop(process);
         println!("kill {} of {kills}, after {} ms: {number} events written", kill + 1, life.as_millis());
