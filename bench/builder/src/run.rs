@@ -271,17 +271,24 @@ impl Stage {
             })
             .collect();
         if backlog == Backlog::Recorded {
-            let record = |event| async move {
-                let read = self.decisions.record_and_read(event, (Instant::now() + RECORDED_WITHIN).into()).await;
-                if read.recorded { Ok(()) } else { bail!("a payment was not recorded") }
-            };
-            let recording = stream::iter(events.iter().map(|(_, event)| record(event)));
-            recording.buffer_unordered(RECORDED_AT_ONCE).try_collect::<Vec<()>>().await?;
+            self.record(&events).await?;
         }
         for (customer, event) in &events {
             self.log.write(event, partition_of(*customer))?;
             note_written(&self.written, *customer);
         }
+        Ok(())
+    }
+
+    /// As a decision service does, without writing to the log.
+    async fn record(&self, events: &[(u64, Event)]) -> Result<()> {
+        let decisions = &self.decisions;
+        let record = |event| async move {
+            let read = decisions.record_and_read(event, (Instant::now() + RECORDED_WITHIN).into()).await;
+            if read.recorded { Ok(()) } else { bail!("a payment was not recorded") }
+        };
+        let recording = stream::iter(events.iter().map(|(_, event)| record(event)));
+        recording.buffer_unordered(RECORDED_AT_ONCE).try_collect::<Vec<()>>().await?;
         Ok(())
     }
 
