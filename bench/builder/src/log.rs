@@ -11,7 +11,7 @@ use kafka::rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use kafka::rdkafka::message::OwnedHeaders;
 use kafka::rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use kafka::rdkafka::{ClientContext, Message};
-use kafka::{KafkaConfig, TopicOutcome, TopicSpec, ensure_topics};
+use kafka::{KafkaConfig, TopicOutcome, TopicSpec, end_offsets, ensure_topics};
 use prost::Message as _;
 use scoring_core::event::Event;
 
@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(1);
 pub type Ends = BTreeMap<i32, i64>;
 
 pub struct EventLog {
+    kafka: KafkaConfig,
     producer: ThreadedProducer<Noting>,
     delivered: Arc<Mutex<Delivered>>,
     headers: OwnedHeaders,
@@ -102,7 +103,7 @@ impl EventLog {
         let mut client = kafka.client_config("bench")?;
         client.set("linger.ms", "5").set("statistics.interval.ms", "0");
         let producer = client.create_with_context(Noting(delivered.clone())).context("cannot make a producer")?;
-        Ok(Self { producer, delivered, headers: RecordHeaders { epoch: Epoch(1), origin: region.clone() }.to_kafka() })
+        Ok(Self { kafka: kafka.clone(), producer, delivered, headers: RecordHeaders { epoch: Epoch(1), origin: region.clone() }.to_kafka() })
     }
 
     /// Hands an event over. Waits, on this thread, while the client's queue is full.
@@ -138,6 +139,15 @@ impl EventLog {
         }
         ensure!(delivered.ends.len() == usize::try_from(PARTITIONS)?, "a partition has no event");
         Ok(delivered.ends.clone())
+    }
+
+    /// Where the log ends, whoever wrote into it.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn ends(&self) -> Result<Ends> {
+        let ends = end_offsets(&self.kafka, &[EVENTS.to_string()], FLUSHED_WITHIN).await?;
+        Ok(ends.into_iter().map(|((_, partition), end)| (partition, end)).collect())
     }
 
     /// From now on [`EventLog::oldest_unfolded`] tells something.

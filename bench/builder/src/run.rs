@@ -226,7 +226,8 @@ impl Stage {
 
     /// Starts a builder on a backlog and waits until it is folded; what it costs until the first batch is in is its start.
     async fn catch_up(&mut self, backlog: Backlog, figures: &mut Figures) -> Result<Builder> {
-        let before = self.log.flush()?;
+        // Heartbeats that the builder wrote last stand behind the last payment.
+        let before = self.log.ends().await?;
         self.write_backlog(backlog).await?;
         let ends = self.log.flush()?;
         let started = Instant::now();
