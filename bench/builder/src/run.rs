@@ -48,9 +48,9 @@ pub struct Sizes {
 
 impl Sizes {
     pub const FULL: Self =
-        Self { customers: 16_384, history_events: 20, live_per_s: 5_000, live: Duration::from_secs(30), backlog_events: 300_000 };
+        Self { customers: 32_768, history_events: 10, live_per_s: 5_000, live: Duration::from_secs(30), backlog_events: 300_000 };
     pub const QUICK: Self =
-        Self { customers: 2_000, history_events: 20, live_per_s: 5_000, live: Duration::from_secs(5), backlog_events: 50_000 };
+        Self { customers: 8_000, history_events: 10, live_per_s: 5_000, live: Duration::from_secs(5), backlog_events: 50_000 };
 }
 
 struct Stage {
