@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::place::Place;
 use crate::results::{Counts, Format};
-use crate::{progress, stages, tools};
+use crate::{progress, recipes, stages, tools};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -93,7 +93,7 @@ pub(crate) fn command(place: &Place, arguments: &Arguments) -> Result<()> {
     let mut runs = if arguments.resume { earlier(&lines, &commit, arguments)? } else { Vec::new() };
     write_lines(&lines, &runs)?;
     progress::heading(&format!("{}: {}", soak.name, soak.about));
-    let tools = tools::ensure_sandbox_tools(place, false)?;
+    let kafka_libs = tools::ensure(place, &recipes::kafka(), false)?;
     for number in 0..arguments.runs {
         let seed = arguments.seed.wrapping_add(u64::from(number));
         if runs.iter().any(|run| run.seed == seed) {
@@ -102,7 +102,7 @@ pub(crate) fn command(place: &Place, arguments: &Arguments) -> Result<()> {
         }
         progress::note(&format!("run {} of {}, seed {seed}: {} kills", number + 1, arguments.runs, arguments.kills));
         let log = folder.join(format!("{}-{seed}.log", soak.name));
-        let mut command = test_command(place, soak, &tools);
+        let mut command = test_command(place, soak, &kafka_libs);
         command.env(soak.kills_variable, arguments.kills.to_string()).env(soak.seed_variable, seed.to_string());
         let run = one(&mut command, &log, commit.clone(), seed, arguments.kills)?;
         append_line(&lines, &run)?;
@@ -123,11 +123,11 @@ fn find(name: &str) -> Result<&'static Soak> {
 }
 
 /// The whole workspace, narrowed by the name of the test: see the stage `real`.
-fn test_command(place: &Place, soak: &Soak, tools: &tools::Tools) -> Command {
+fn test_command(place: &Place, soak: &Soak, kafka_libs: &Path) -> Command {
     let mut command = place.cargo();
     command.args(["test", "--locked", "--workspace", "--test", soak.test, "--features"]);
     command.arg(format!("{}/broker-tests", soak.package)).args(["--", "--nocapture"]);
-    command.env("FRAUDPIPELINE_KAFKA_LIBS", &tools.kafka_libs);
+    command.env("FRAUDPIPELINE_KAFKA_LIBS", kafka_libs);
     command
 }
 
