@@ -1,6 +1,7 @@
 //! Measures the feature store and its peers; `cargo xtask bench features` builds and starts it.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -49,10 +50,11 @@ fn run(cli: Cli) -> Result<()> {
     let settings = Settings { quick: cli.quick, feast_python: cli.feast_python };
     let chosen = cli.case.as_deref().map_or_else(|| NAMES.to_vec(), |case| vec![case]);
     let (machine, commit) = (Machine::describe()?, commit(Path::new("."))?);
+    let mut written = BTreeMap::new();
     for name in chosen {
         let (contract, cases) = runtime.block_on(cases::run(name, &settings))?;
-        let path = contract.write(&cli.out, machine.clone(), commit.clone(), cases)?;
-        show(&path, &contract)?;
+        // Case by case, so that an interrupted run keeps those that it has measured.
+        written.insert(contract.write(&cli.out, machine.clone(), commit.clone(), cases)?, contract);
     }
-    Ok(())
+    written.iter().try_for_each(|(path, contract)| show(path, contract))
 }
