@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use domain::HostPort;
-use feature_shards::{Finding, Health, LagReport, ShardClient, ShardError, WantedSettings, resync_loop};
+use feature_shards::{Finding, Health, LagReport, ShardClient, ShardError, WantedSettings, near_memory_limit, resync_loop};
 use futures::future::join_all;
 use serde::Serialize;
 
@@ -91,6 +91,7 @@ fn judged(
         None => (None, first?),
     };
     let mut findings = health.settings.findings(&health.address, wanted);
+    findings.extend(near_memory_limit(&health));
     findings.extend(former.and_then(|former| resync_loop(&former, &health)));
     Ok(Status { health, findings })
 }

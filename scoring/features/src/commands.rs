@@ -55,9 +55,11 @@ pub(crate) fn record_and_read(asked: &[Asked], slot: &SlotBytes, config: &StateC
     request
 }
 
-/// Reads and changes nothing: what a replica, and a shard at its memory limit, answer too.
+/// Reads and changes nothing: what a replica, and a shard at its memory limit, answer too. Asks for the epoch first: a
+/// process without one has never been a primary or the copy of one, and knows nobody.
 pub(crate) fn read(asked: &[Asked]) -> Request {
-    let mut request = Request::with_room_for(asked.len());
+    let mut request = Request::with_room_for(1 + asked.len());
+    request.command(&[b"GET", EPOCH_KEY.as_bytes()]);
     asked.iter().for_each(|entity| request.command(&[b"GET", &entity.key]));
     request
 }
@@ -82,9 +84,11 @@ pub(crate) fn answered_both(asked: &[Asked], answers: Vec<Value>) -> Vec<Answere
     asked.iter().map(one).collect()
 }
 
-/// The answers to [`read`].
-pub(crate) fn answered_reads(answers: Vec<Value>) -> Vec<Answered> {
-    answers.into_iter().map(|answer| Answered { appended: Ok(false), value: value(answer) }).collect()
+/// The answers to [`read`]; `None` from a process that restarted empty: that it knows no events tells nothing of an entity.
+pub(crate) fn answered_reads(answers: Vec<Value>) -> Option<Vec<Answered>> {
+    let mut answers = answers.into_iter();
+    let epoch = answers.next().unwrap_or_default();
+    (epoch != Value::Nil).then(|| answers.map(|answer| Answered { appended: Ok(false), value: value(answer) }).collect())
 }
 
 fn appended(answer: Value) -> Result<bool, Value> {
@@ -132,5 +136,13 @@ mod tests {
         assert!(matches!((card.appended, card.value), (Ok(false), Ok(value)) if value.is_empty()));
         let [short, _]: [Answered; 2] = answered_both(&asked, vec![Value::Okay]).try_into().unwrap();
         assert!(short.appended.is_err());
+    }
+
+    #[test]
+    fn a_process_that_has_no_epoch_knows_nobody_and_is_not_believed() {
+        assert!(answered_reads(vec![Value::Nil, Value::Nil]).is_none());
+        assert!(answered_reads(Vec::new()).is_none());
+        let [known]: [Answered; 1] = answered_reads(vec![Value::BulkString(b"3".to_vec()), Value::Nil]).unwrap().try_into().unwrap();
+        assert!(known.value.is_ok_and(|value| value.is_empty()), "this one knows that there is nothing");
     }
 }

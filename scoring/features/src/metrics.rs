@@ -44,6 +44,8 @@ pub(crate) enum Cause {
     ReadOnly,
     /// The shard is at its memory limit.
     OutOfMemory,
+    /// The process has restarted and has not got its data back: it knows nobody.
+    Empty,
     /// Anything else that the shard answered.
     Refused,
 }
@@ -55,6 +57,7 @@ impl Cause {
             Self::TimedOut => "timed_out",
             Self::ReadOnly => "read_only",
             Self::OutOfMemory => "out_of_memory",
+            Self::Empty => "empty",
             Self::Refused => "refused",
         }
     }

@@ -113,7 +113,16 @@ impl RoundTrip<'_> {
 
     fn hedge_won(&self, answers: Vec<Value>) -> Option<Vec<Answered>> {
         self.metrics.relief(self.shard.index, Relief::HedgeWon);
-        Some(commands::answered_reads(answers))
+        self.reads(answers)
+    }
+
+    /// Nothing from a process that holds nothing: its entities are missing, and not new.
+    fn reads(&self, answers: Vec<Value>) -> Option<Vec<Answered>> {
+        let answered = commands::answered_reads(answers);
+        if answered.is_none() {
+            self.metrics.failure(self.shard.index, Cause::Empty);
+        }
+        answered
     }
 
     fn answered(&self, answers: Result<Vec<Value>, Failure>, started: Instant) -> Option<Vec<Answered>> {
@@ -122,7 +131,7 @@ impl RoundTrip<'_> {
         match answers {
             Ok(answers) => {
                 self.note(Outcome::Answered(started.elapsed()));
-                Some(if self.writes { commands::answered_both(&self.asked, answers) } else { commands::answered_reads(answers) })
+                if self.writes { Some(commands::answered_both(&self.asked, answers)) } else { self.reads(answers) }
             }
             Err(failure) => {
                 self.metrics.failure(self.shard.index, failure.cause());
@@ -159,7 +168,7 @@ impl RoundTrip<'_> {
             return None;
         }
         self.metrics.relief(self.shard.index, Relief::StandIn);
-        replica.send(&commands::read(&self.asked), deadline).await.ok().map(commands::answered_reads)
+        replica.send(&commands::read(&self.asked), deadline).await.ok().and_then(|answers| self.reads(answers))
     }
 
     fn part_of(&self, answers: Vec<Answered>) -> Part {
@@ -200,7 +209,7 @@ impl RoundTrip<'_> {
     async fn read_only(&self, asked: Vec<Asked>, deadline: Instant, part: &mut Part) {
         let request = commands::read(&asked);
         let Ok(Ok(answers)) = timeout_at(deadline, self.shard.read.send(&request, deadline)).await else { return };
-        for (asked, answered) in asked.into_iter().zip(commands::answered_reads(answers)) {
+        for (asked, answered) in asked.into_iter().zip(self.reads(answers).unwrap_or_default()) {
             if let Err(answer) = &answered.value {
                 self.metrics.failure(self.shard.index, Cause::of(answer));
             }

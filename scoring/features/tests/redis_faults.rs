@@ -102,6 +102,7 @@ async fn a_shard_that_became_read_only_or_full_still_answers_the_read_and_takes_
     let (store, registry) = measured_store(&plan(1, RegionRole::Active, &[redis.address()]));
     connected(&store).await;
     store.fold(&part(0, 0, &[payment("t-1", 1, NOW)]), &nobody(), NOW, WITHIN).await.unwrap();
+    redis.write_epoch();
     redis.ask::<()>("REPLICAOF 127.0.0.1 1");
     let read = store.record_and_read(&payment("t-2", 1, NOW), in_time()).await;
     assert_eq!((read.recorded, read.unread.len(), records(&read, EntityKind::Card)), (false, 0, 1));
@@ -232,4 +233,36 @@ async fn a_wrong_password_is_told_apart_and_a_rotated_one_is_used_without_a_rest
     std::fs::write(&file, "s3cret\n").unwrap();
     connected(&store).await;
     assert_eq!(store.record_and_read(&payment("t-1", 1, NOW), in_time()).await.state(), FeatureState::Whole);
+}
+
+#[tokio::test]
+async fn a_process_that_restarted_empty_is_not_asked_who_is_new() {
+    let redis = Redis::start();
+    let (store, registry) = measured_store(&plan(1, RegionRole::Active, &[redis.address()]));
+    connected(&store).await;
+    // As every process starts, until the operator has given it its data back.
+    redis.ask::<()>("REPLICAOF 127.0.0.1 1");
+    let read = store.record_and_read(&payment("t-1", 1, NOW), in_time()).await;
+    assert_eq!((read.state(), read.recorded, read.unread.len()), (FeatureState::Missing, false, 5));
+    assert!(figure(&registry, "failures_total{shard=\"0\",cause=\"empty\"}") >= 1.0);
+    let standby = common::store(1, RegionRole::Standby, &[redis.address()]);
+    connected(&standby).await;
+    assert_eq!(standby.record_and_read(&payment("t-1", 1, NOW), in_time()).await.unread.len(), 5);
+
+    redis.ask::<()>("REPLICAOF NO ONE");
+    redis.write_epoch();
+    assert_eq!(store.record_and_read(&payment("t-1", 1, NOW), in_time()).await.state(), FeatureState::Whole);
+    assert_eq!(records(&standby.record_and_read(&payment("t-2", 1, NOW), in_time()).await, EntityKind::Card), 1);
+}
+
+#[tokio::test]
+async fn a_redis_too_old_for_functions_takes_no_fold_and_the_reason_names_the_version_to_have() {
+    let without = ["FUNCTION", "FCALL", "FCALL_RO"].map(|command| ["--rename-command", command, ""]);
+    let redis = Redis::start_on(free_port(), without.as_flattened());
+    let store = store(1, RegionRole::Active, &[redis.address()]);
+    connected(&store).await;
+    assert_eq!(store.record_and_read(&payment("t-1", 1, NOW), in_time()).await.state(), FeatureState::Whole);
+    let refused = store.fold(&part(0, 0, &[payment("t-1", 1, NOW)]), &nobody(), NOW, WITHIN).await.unwrap_err().to_string();
+    assert!(refused.contains("shard 0") && refused.contains("redis-server 7.0 or newer"), "{refused}");
+    assert_eq!(store.positions(WITHIN).await.unwrap(), Positions::new());
 }

@@ -14,6 +14,7 @@ mod follow;
 mod health;
 mod info;
 mod lag;
+mod memory;
 mod planned;
 mod resync;
 mod role;
@@ -26,6 +27,7 @@ pub use error::ShardError;
 pub use follow::Upstream;
 pub use health::{Health, ReplicaHealth};
 pub use lag::LagReport;
+pub use memory::near_memory_limit;
 pub use planned::{
     options::PlannedOptions,
     report::{Outcome, Pair, PlannedReport, ShardReport, ShardState, Timings},

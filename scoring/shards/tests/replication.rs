@@ -6,7 +6,8 @@ mod common;
 use std::time::Duration;
 
 use common::{change, follows, operator, primary_and_copy, start, start_with, until, write};
-use feature_shards::{Change, Health, WantedSettings, resync_loop};
+use feature_shards::{Change, Health, WantedSettings, near_memory_limit, resync_loop};
+use operator_planner::{Link, ShardRole};
 use redis_testbed::{Line, Server};
 
 /// So many full copies make a loop of one replica.
@@ -155,4 +156,42 @@ async fn settings_that_will_go_wrong_are_reported_with_the_line_to_have_instead(
     let future = WantedSettings { version_min: (99, 0), ..WantedSettings::default() };
     let found = operator().check_settings(&good.address(), &future).await.unwrap();
     assert_eq!(found[0].line, "redis-server 99.0 or newer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_open_link_is_given_up_and_the_copy_goes_on_where_it_was() {
+    let (primary, copy) = (start_with("repl-timeout 3\n"), start_with("repl-timeout 3\n"));
+    let line = Line::start(primary.address(), Duration::from_millis(1)).await.unwrap();
+    until(&primary, "up", |_| true).await;
+    until(&copy, "up", |_| true).await;
+    change(&primary, Change::Primary, 1).await;
+    write(&primary, "e:{x}").unwrap();
+    change(&copy, Change::Follow(line.address()), 1).await;
+    until(&copy, "a copy", |facts| follows(facts, &line.address()) && facts.holds_data).await;
+
+    line.half_open();
+    write(&primary, "e:{late}").unwrap();
+    assert!(follows(&until(&copy, "up", |_| true).await, &line.address()), "nobody has told it");
+    let lag = operator().lag(&primary.address(), &copy.address()).await.unwrap();
+    assert!(lag.lag_bytes.is_some_and(|bytes| bytes > 0), "{lag:?}");
+    until(&copy, "alone", |facts| matches!(facts.role, ShardRole::Following { link: Link::Down, .. })).await;
+    until(&copy, "a copy again", |facts| follows(facts, &line.address())).await;
+    assert_eq!(copy.ask::<Option<String>>("GET e:{late}").unwrap().as_deref(), Some("x"));
+    let resyncs = health(&primary).await.resyncs;
+    assert_eq!((resyncs.full, resyncs.partial_ok), (1, 1), "{resyncs:?}");
+}
+
+#[tokio::test]
+async fn a_process_near_its_memory_limit_is_found_before_it_refuses_writes() {
+    let (primary, _copy) = primary_and_copy(1).await;
+    assert_eq!(near_memory_limit(&health(&primary).await), None, "without a limit it is never near to it");
+    let used = health(&primary).await.used_memory_bytes;
+    primary.ask::<()>(&format!("CONFIG SET maxmemory {}", used * 3)).unwrap();
+    assert_eq!(near_memory_limit(&health(&primary).await), None);
+    let limit = used * 6 / 5;
+    primary.ask::<()>(&format!("CONFIG SET maxmemory {limit}")).unwrap();
+    write(&primary, "e:{near}").unwrap();
+    let found = near_memory_limit(&health(&primary).await).unwrap();
+    assert_eq!((found.setting, found.current), ("maxmemory", limit.to_string()));
+    assert!(found.line.starts_with("maxmemory ") && found.why.contains("80 %"), "{} {}", found.line, found.why);
 }

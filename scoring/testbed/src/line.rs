@@ -23,14 +23,22 @@ const CHUNKS_MAX: usize = 1_024;
 pub struct Line {
     address: HostPort,
     accepting: JoinHandle<()>,
-    frozen: watch::Sender<bool>,
+    state: watch::Sender<State>,
 }
 
-/// What all connections through a line share.
+#[derive(Clone, Copy, Default)]
+struct State {
+    frozen: bool,
+    /// Connections of an earlier generation carry nothing any more.
+    generation: u64,
+}
+
+/// A connection's way through the line.
 #[derive(Clone)]
 struct Way {
     one_way: Duration,
-    frozen: watch::Receiver<bool>,
+    state: watch::Receiver<State>,
+    generation: u64,
 }
 
 struct Chunk {
@@ -46,19 +54,24 @@ impl Line {
     pub async fn start(target: HostPort, one_way: Duration) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("cannot listen on loopback")?;
         let address = HostPort { host: "127.0.0.1".into(), port: listener.local_addr()?.port() };
-        let (frozen, receiver) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listener, target, Way { one_way, frozen: receiver }));
-        Ok(Self { address, accepting, frozen })
+        let (state, receiver) = watch::channel(State::default());
+        let accepting = tokio::spawn(accept(listener, target, one_way, receiver));
+        Ok(Self { address, accepting, state })
     }
 
     /// Nothing comes out any more, and no connection ends.
     pub fn freeze(&self) {
-        self.frozen.send_replace(true);
+        self.state.send_modify(|state| state.frozen = true);
     }
 
     /// Everything that has waited comes out.
     pub fn thaw(&self) {
-        self.frozen.send_replace(false);
+        self.state.send_modify(|state| state.frozen = false);
+    }
+
+    /// The connections that there are become half open: they carry nothing any more, and neither end is told. New ones work.
+    pub fn half_open(&self) {
+        self.state.send_modify(|state| state.generation = state.generation.wrapping_add(1));
     }
 
     /// What to connect to instead of the target.
@@ -73,11 +86,12 @@ impl Drop for Line {
     }
 }
 
-async fn accept(listener: TcpListener, target: HostPort, way: Way) {
+async fn accept(listener: TcpListener, target: HostPort, one_way: Duration, state: watch::Receiver<State>) {
     // Dropped with this task, and with it every connection.
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
-        connections.spawn(carry(near, target.clone(), way.clone()));
+        let generation = state.borrow().generation;
+        connections.spawn(carry(near, target.clone(), Way { one_way, state: state.clone(), generation }));
         while connections.try_join_next().is_some() {}
     }
 }
@@ -96,7 +110,7 @@ async fn carry(near: TcpStream, target: HostPort, way: Way) {
 
 async fn one_direction(from: OwnedReadHalf, to: OwnedWriteHalf, way: Way) {
     let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
-    tokio::join!(take_in(from, sender, way.one_way), give_out(to, receiver, way.frozen));
+    tokio::join!(take_in(from, sender, way.one_way), give_out(to, receiver, way.state, way.generation));
 }
 
 async fn take_in(mut from: OwnedReadHalf, chunks: mpsc::Sender<Chunk>, one_way: Duration) {
@@ -111,18 +125,21 @@ async fn take_in(mut from: OwnedReadHalf, chunks: mpsc::Sender<Chunk>, one_way: 
     tokio::time::sleep(one_way).await;
 }
 
-async fn give_out(mut to: OwnedWriteHalf, mut chunks: mpsc::Receiver<Chunk>, mut frozen: watch::Receiver<bool>) {
+async fn give_out(mut to: OwnedWriteHalf, mut chunks: mpsc::Receiver<Chunk>, mut state: watch::Receiver<State>, generation: u64) {
     while let Some(chunk) = chunks.recv().await {
         tokio::time::sleep_until(chunk.due).await;
         // An error means that the line is gone.
-        if frozen.wait_for(|frozen| !frozen).await.is_err() {
+        if state.wait_for(|state| !state.frozen && state.generation == generation).await.is_err() {
             return;
         }
         if to.write_all(&chunk.bytes).await.is_err() {
             return;
         }
     }
-    let _ = to.shutdown().await;
+    // Of a connection that is half open, the end comes out no more than the rest.
+    if state.wait_for(|state| !state.frozen && state.generation == generation).await.is_ok() {
+        let _ = to.shutdown().await;
+    }
 }
 
 #[cfg(test)]

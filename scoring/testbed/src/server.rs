@@ -26,6 +26,7 @@ repl-timeout 10
 client-output-buffer-limit replica 33554432 0 0
 replicaof 127.0.0.1 1
 ";
+const CONFIG_FILE: &str = "redis.conf";
 const UP_WITHIN: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(20);
 const LOOPBACK: &str = "127.0.0.1";
@@ -114,6 +115,23 @@ impl Server {
         value.with_context(|| format!("INFO has no {name}"))?.parse().with_context(|| format!("{name} of INFO is no number"))
     }
 
+    /// Ends the process at once, as a lost node does.
+    pub fn kill(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Starts it anew with the same address and settings, as a pod is restarted: empty, unless it was asked to SAVE before.
+    ///
+    /// # Errors
+    /// When redis-server cannot be started.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill();
+        self.process = run(self.folder.path())?;
+        self.wait_until_up()
+    }
+
     /// The process stays and answers nobody.
     ///
     /// # Errors
@@ -151,16 +169,18 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.kill();
     }
 }
 
 fn spawn(folder: &Path, port: u16, extra: &str) -> Result<Child> {
-    let path = folder.join("redis.conf");
-    std::fs::write(&path, format!("{CONFIG}port {port}\ndir {}\n{extra}\n", folder.display()))?;
+    std::fs::write(folder.join(CONFIG_FILE), format!("{CONFIG}port {port}\ndir {}\n{extra}\n", folder.display()))?;
+    run(folder)
+}
+
+fn run(folder: &Path) -> Result<Child> {
     Command::new("redis-server")
-        .arg(&path)
+        .arg(folder.join(CONFIG_FILE))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -147,7 +147,9 @@ impl ShardFold {
     async fn load_functions(&self) -> Result<(), FoldError> {
         let answer = self.ask(&functions::load()).await?.into_iter().next().unwrap_or_default();
         if bytes_of(&answer).is_none() {
-            return Err(self.refused(&answer));
+            let too_old = error_code(&answer) == Some("ERR") && text_of(&answer).contains("unknown command");
+            let problem_of_version = || problem(&self.shard, "has no functions: run redis-server 7.0 or newer there");
+            return Err(if too_old { problem_of_version() } else { self.refused(&answer) });
         }
         tracing::info!(shard = self.shard.index, version = functions::VERSION, "loaded the functions of the feature store into the shard");
         Ok(())

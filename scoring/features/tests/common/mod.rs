@@ -86,8 +86,14 @@ impl Redis {
         command.query(&mut self.client().get_connection().unwrap()).unwrap()
     }
 
+    /// As an operator leaves a primary: without an epoch, nobody believes what a process does not know.
+    pub(crate) fn write_epoch(&self) {
+        self.ask::<()>("SET fp:epoch 1");
+    }
+
     /// Makes this process a replica that has everything of `primary`.
     pub(crate) fn replicate(&self, primary: &Self) {
+        primary.write_epoch();
         self.ask::<()>(&format!("REPLICAOF 127.0.0.1 {}", primary.port));
         let up = || self.ask::<String>("INFO replication").contains("master_link_status:up");
         while !up() || self.ask::<u64>("DBSIZE") < primary.ask::<u64>("DBSIZE") {
