@@ -20,8 +20,8 @@ use super::{Region, now_ms};
 const WRITERS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(35);
 /// How many users, cards, devices, addresses and mailboxes there are: not the same, so that entities are shared. With a
-/// minute's traffic of two regions none of them comes near to its cap.
-const HOW_MANY: [u32; 5] = [53, 61, 37, 71, 59];
+/// minute's traffic of two regions none of them comes near to its cap, and no user has more devices than a profile knows.
+const HOW_MANY: [u32; 5] = [53, 61, 16, 71, 59];
 /// Beyond the exact horizon of an hour; those are summed up where there are many.
 const OLD_MS: i64 = 7_200_000;
 /// Payments with these numbers are sent to both regions, as by a client that got no answer from the first.
