@@ -46,6 +46,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// How long a decision waits for the shards.
 const DECISION: Duration = Duration::from_millis(30);
+/// So few that of every entity some are summed up.
+pub(crate) const EXACT_EVENTS: usize = 12;
 const ONE_WAY: Duration = Duration::from_millis(10);
 
 pub(crate) fn now_ms() -> i64 {
@@ -254,7 +256,7 @@ fn view(name: &RegionName, (epoch, active): (u64, &str), revision: u64, addresse
 fn builder_config(name: &RegionName, kafka: &KafkaConfig, admin_port: u16) -> Config {
     let other = if name.as_str() == US { EU } else { US };
     let text = format!(
-        "{{pipeline: payments, region: {name}, origins: [{other}], kafka: {{bootstrap_servers: ['x:1']}}, features: {{redis: {{}}}}, \
+        "{{pipeline: payments, region: {name}, origins: [{other}], kafka: {{bootstrap_servers: ['x:1']}}, features: {{retention: {{exact_events: {EXACT_EVENTS}}}, redis: {{}}}}, \
          freshness: {{heartbeat_interval: 100ms, silence_max: 1s, publish_interval: 100ms, valid_for: 1s}}, \
          limits: {{fold_timeout: 1s, lag_interval: 200ms, kafka_timeout: 2s}}, admin: '127.0.0.1:{admin_port}'}}"
     );

@@ -15,7 +15,7 @@ use scoring_core::{
     windows::Windows,
 };
 
-use super::now_ms;
+use super::{EXACT_EVENTS, now_ms};
 
 type Entity = (EntityKind, EntityId);
 pub(crate) type States = BTreeMap<Entity, EntityState>;
@@ -25,7 +25,7 @@ fn windows() -> Windows {
 }
 
 fn config() -> StateConfig {
-    StateConfig::new(&windows(), Retention::default()).unwrap()
+    StateConfig::new(&windows(), Retention { exact_events: EXACT_EVENTS, ..Retention::default() }).unwrap()
 }
 
 /// All entities that a process holds.
