@@ -12,8 +12,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use domain::{Epoch, HostPort, Known, ModelRef, PipelineName, Plan, RegionName};
 use feature_shards::{Change, ShardClient, ShardError, Unplanned, Upstream};
 use operator_planner::{
-    Action, Link, Observation, PlanInput, RegionFacts, RegionKind, ShardFacts, ShardRole, SpecFacts, TopicsState, actions, plan as make_plan,
-    view_of,
+    Action, Link, Observation, PlanInput, RegionFacts, RegionKind, ShardFacts, ShardRole, SpecFacts, TopicsState, actions,
+    plan as make_plan, view_of,
 };
 use redis_testbed::Server;
 use scoring_core::event::Event;

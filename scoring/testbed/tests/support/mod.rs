@@ -83,7 +83,8 @@ impl Region {
     pub(crate) async fn start(name: &str, plan: (u64, &str)) -> Arc<Self> {
         let broker = tokio::task::spawn_blocking(|| Broker::start().unwrap()).await.unwrap();
         let kafka = broker.config();
-        let spec = |(name, partitions): (&str, u32)| TopicSpec { name: name.into(), partitions, replication: None, config: BTreeMap::new() };
+        let spec =
+            |(name, partitions): (&str, u32)| TopicSpec { name: name.into(), partitions, replication: None, config: BTreeMap::new() };
         ensure_topics(&kafka, &TOPICS.map(spec)).await.unwrap();
         let mut client = kafka.client_config("decisions").unwrap();
         client.set("acks", "all").set("enable.idempotence", "true").set("linger.ms", "1");

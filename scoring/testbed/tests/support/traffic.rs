@@ -49,12 +49,7 @@ pub(crate) fn payment(transaction_id: &str, number: u32, region: &Region, epoch:
         decision: DecisionState::Made,
         entities: EntityKind::ALL.iter().zip(HOW_MANY).map(entity).collect(),
         pii_key_id: "k1".into(),
-        amount: Some(Money {
-            amount_minor: amount,
-            currency: "USD".into(),
-            amount_base_minor: Some(amount),
-            rate_version: String::new(),
-        }),
+        amount: Some(Money { amount_minor: amount, currency: "USD".into(), amount_base_minor: Some(amount), rate_version: String::new() }),
         merchant: Some(Merchant { id: format!("m-{}", number % 43), category_code: None, country: None }),
         card_country: None,
         ip_country: country(number),
