@@ -11,11 +11,11 @@ use feature_shards::{Outcome, Pair, PlannedOptions, ShardError, Unplanned, Upstr
 use operator_planner::ShardRole;
 use scoring_core::{event::Event, freshness::OriginData, record::RecordId};
 use support::{
-    EU, PARTITIONS, Region, SHARDS, US,
+    EU, PARTITIONS, Region, SHARDS, US, insist,
     mirror::{Mirror, mirrored_events},
     now_ms, operator,
     oracle::{States, assert_features, difference, folded, ids},
-    region,
+    refusal, region,
     traffic::{Traffic, is_young, payment, retry},
     two_regions, until, until_right,
 };
@@ -43,7 +43,7 @@ async fn take_over(new: &Region, old: &Region, epoch: u64) {
             old: Some(old.lines[shard].address()),
             force: false,
         };
-        operator().promote_unplanned(&wanted, Epoch(epoch)).await.unwrap();
+        insist(async || operator().promote_unplanned(&wanted, Epoch(epoch)).await).await;
     }
 }
 
@@ -153,8 +153,8 @@ async fn active_redis_and_the_last_mirrored_second_lost_together() {
         new_from_old: us.lines[shard].address(),
     };
     let pairs: Vec<Pair> = (0..SHARDS).map(pair).collect();
-    let report = operator().promote_planned(&pairs, Epoch(3), &PlannedOptions::default()).await;
-    assert_eq!(report.outcome, Outcome::Promoted, "{report:?}");
+    until("promoted", async || operator().promote_planned(&pairs, Epoch(3), &PlannedOptions::default()).await.outcome == Outcome::Promoted)
+        .await;
     us.adopt((3, US));
     eu.adopt((3, US));
     let traffic = Traffic::start(&us, "us-again", 3);
@@ -212,7 +212,7 @@ async fn both_regions_took_traffic_for_a_minute_and_heal_to_equality() {
 
     // The higher epoch wins: nobody can make it follow the lower one, and the other one follows.
     let lower = Upstream { address: us.addresses[0].clone(), from_follower: us.lines[0].address() };
-    let refused = operator().follow(&eu.addresses[0], &lower, Epoch(1), false).await.unwrap_err();
+    let refused = refusal(async || operator().follow(&eu.addresses[0], &lower, Epoch(1), false).await).await;
     assert!(matches!(refused, ShardError::NewerEpoch { seen: Epoch(2), ours: Epoch(1), .. }), "{refused}");
     us.adopt((2, EU));
     us.follow(&eu, 2).await;

@@ -18,9 +18,9 @@ use operator_planner::{
 use redis_testbed::Server;
 use scoring_core::event::Event;
 use support::{
-    EU, PARTITIONS, Region, SHARDS, US, operator,
+    EU, PARTITIONS, Region, SHARDS, US, insist, operator,
     oracle::{States, assert_features, difference, folded, states_of},
-    region,
+    refusal, region,
     traffic::{Traffic, payment},
     until, until_right,
 };
@@ -53,7 +53,7 @@ impl World {
 
     async fn follow(&self, address: &HostPort, upstream: &HostPort) {
         let upstream = Upstream { address: upstream.clone(), from_follower: upstream.clone() };
-        operator().follow(address, &upstream, Epoch(1), false).await.unwrap();
+        insist(async || operator().follow(address, &upstream, Epoch(1), false).await).await;
     }
 
     fn addresses(&self, name: &RegionName) -> Vec<HostPort> {
@@ -100,7 +100,7 @@ impl World {
             Action::HoldCopy { shard, epoch } => (shard, Change::Hold, epoch),
             Action::EnsurePlanView(_) | Action::EnsureTopics => panic!("{} is not about shards", action.name()),
         };
-        operator().change(&self.addresses(name)[usize::from(*shard)], &change, *epoch).await.unwrap();
+        insist(async || operator().change(&self.addresses(name)[usize::from(*shard)], &change, *epoch).await).await;
     }
 
     /// The copies of shard 0 outside it: they stay as they are while it is empty.
@@ -140,11 +140,11 @@ impl World {
     async fn nothing_can_be_made_of_the_emptiness(&self) {
         let empty = Upstream { address: self.us.addresses[0].clone(), from_follower: self.us.addresses[0].clone() };
         for copy in [self.near.address(), self.eu[0].address()] {
-            let refused = operator().follow(&copy, &empty, Epoch(1), false).await.unwrap_err();
+            let refused = refusal(async || operator().follow(&copy, &empty, Epoch(1), false).await).await;
             assert!(matches!(refused, ShardError::EmptyUpstream { .. }), "{refused}");
         }
         let promote = Unplanned { shard: 0, new: self.us.addresses[0].clone(), old: None, force: false };
-        let refused = operator().promote_unplanned(&promote, Epoch(1)).await.unwrap_err();
+        let refused = refusal(async || operator().promote_unplanned(&promote, Epoch(1)).await).await;
         assert!(refused.to_string().contains("it holds no data"), "{refused}");
         let (planned, _) = self.allowed(&region(US)).await;
         assert!(!planned.iter().any(|action| matches!(action, Action::MakePrimary { .. })), "{planned:?}");
@@ -248,7 +248,7 @@ async fn the_copy_beside_a_primary_that_restarted_empty_takes_over_and_nothing_i
 
     let (empty, near) = (world.us.addresses[0].clone(), world.near.address());
     let promote = Unplanned { shard: 0, new: near.clone(), old: Some(empty.clone()), force: false };
-    operator().promote_unplanned(&promote, Epoch(1)).await.unwrap();
+    insist(async || operator().promote_unplanned(&promote, Epoch(1)).await).await;
     world.us.adopt_with((1, US), 2, &[near.clone(), world.us.addresses[1].clone()]);
     world.follow(&empty, &near).await;
     world.follow(&world.eu[0].address(), &near).await;

@@ -15,7 +15,7 @@ use std::{
 };
 
 use domain::{Epoch, HostPort, PipelineName, PlanView, RegionName, RegionRole, Revision, ShardAddress, SlotMap, Step};
-use feature_shards::{Change, ShardClient, Upstream};
+use feature_shards::{Change, ShardClient, ShardError, Upstream};
 use kafka::{
     KafkaConfig, TopicSpec, ensure_topics,
     headers::RecordHeaders,
@@ -137,7 +137,7 @@ impl Region {
 
     pub(crate) async fn make_primary(&self, epoch: u64) {
         for address in &self.addresses {
-            operator().change(address, &Change::Primary, Epoch(epoch)).await.unwrap();
+            insist(async || operator().change(address, &Change::Primary, Epoch(epoch)).await).await;
         }
     }
 
@@ -145,7 +145,7 @@ impl Region {
     pub(crate) async fn follow(&self, other: &Self, epoch: u64) {
         for (address, line) in self.addresses.iter().zip(&other.lines) {
             let upstream = Upstream { address: line.address(), from_follower: line.address() };
-            operator().follow(address, &upstream, Epoch(epoch), false).await.unwrap();
+            insist(async || operator().follow(address, &upstream, Epoch(epoch), false).await).await;
         }
     }
 
@@ -189,7 +189,7 @@ impl Region {
     }
 
     pub(crate) async fn look(&self, shard: usize) -> ShardFacts {
-        operator().look(&self.addresses[shard]).await.unwrap()
+        insist(async || operator().look(&self.addresses[shard]).await).await
     }
 
     /// What the builder has published in a shard.
@@ -209,6 +209,31 @@ impl Region {
     pub(crate) fn metric(&self, line_start: &str) -> Option<f64> {
         let metrics = self.get("/metrics");
         metrics.lines().find(|line| line.starts_with(line_start)).and_then(|line| line.rsplit(' ').next()?.parse().ok())
+    }
+}
+
+/// What an operator does that does not get through: it tries again.
+pub(crate) async fn insist<T>(mut act: impl AsyncFnMut() -> Result<T, ShardError>) -> T {
+    let limit = Instant::now() + LIMIT;
+    loop {
+        match act().await {
+            Ok(done) => return done,
+            Err(error) => assert!(Instant::now() < limit, "not within a minute: {error}"),
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// The rule that forbids it, as opposed to a process that did not answer.
+pub(crate) async fn refusal<T>(mut act: impl AsyncFnMut() -> Result<T, ShardError>) -> ShardError {
+    let limit = Instant::now() + LIMIT;
+    loop {
+        match act().await {
+            Ok(_) => panic!("it was not refused"),
+            Err(error) if error.is_refusal() && !matches!(error, ShardError::UnknownUpstream { .. }) => return error,
+            Err(error) => assert!(Instant::now() < limit, "not within a minute: {error}"),
+        }
+        tokio::time::sleep(ASK_EVERY).await;
     }
 }
 
