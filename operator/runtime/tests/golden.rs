@@ -133,8 +133,8 @@ fn every_pod_is_within_the_restricted_level_and_has_no_token() {
 /// The API refuses lists that have an entry twice, by the fields that tell entries apart.
 #[test]
 fn no_list_of_a_pod_has_an_entry_twice() {
-    let lists = [
-        ("/topologySpreadConstraints", ["topologyKey", "whenUnsatisfiable"].as_slice()),
+    let lists: [(&str, &[&str]); 5] = [
+        ("/topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"]),
         ("/volumes", &["name"]),
         ("/containers/0/env", &["name"]),
         ("/containers/0/ports", &["containerPort", "protocol"]),
