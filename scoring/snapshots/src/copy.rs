@@ -149,6 +149,7 @@ impl Talk<'_> {
 
     async fn ask(&mut self, words: &[&[u8]]) -> Result<String, SnapshotError> {
         alive(self.address, self.stream.write_all(&command(words))).await?;
+        alive(self.address, self.stream.flush()).await?;
         alive(self.address, line(&mut self.stream)).await
     }
 

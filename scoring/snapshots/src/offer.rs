@@ -148,9 +148,7 @@ impl Offer {
             format!("{why}, {ATTEMPTS_MAX} times. Its log says why: too little memory or room on its disk?"),
         ))
     }
-}
 
-impl Offer {
     /// One that has shown who it is, and asks for a copy.
     async fn let_in<'a>(&'a self, stream: TcpStream, login: Option<&'a UpstreamLogin>) -> io::Result<Guest<'a>> {
         let connection = match &self.identity {
@@ -236,7 +234,11 @@ impl Guest<'_> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        in_time(self.stream.write_all(bytes)).await
+        in_time(async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        })
+        .await
     }
 
     async fn give(&mut self, data: &DataSet) -> Result<(), Ended> {
