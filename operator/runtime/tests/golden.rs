@@ -139,6 +139,26 @@ fn every_pod_is_within_the_restricted_level_and_has_no_token() {
     }
 }
 
+/// The API refuses lists that have an entry twice, by the fields that tell entries apart.
+#[test]
+fn no_list_of_a_pod_has_an_entry_twice() {
+    let lists = [
+        ("/topologySpreadConstraints", ["topologyKey", "whenUnsatisfiable"].as_slice()),
+        ("/volumes", &["name"]),
+        ("/containers/0/env", &["name"]),
+        ("/containers/0/ports", &["containerPort", "protocol"]),
+        ("/containers/0/volumeMounts", &["mountPath"]),
+    ];
+    for (name, pod) in pod_templates() {
+        for (list, fields) in lists {
+            let entries = pod.pointer(list).and_then(Value::as_array).into_iter().flatten();
+            let keys: Vec<String> = entries.map(|entry| fields.iter().map(|field| format!("{} ", entry[*field])).collect()).collect();
+            let once: std::collections::BTreeSet<&String> = keys.iter().collect();
+            assert_eq!(once.len(), keys.len(), "{name}: {list} has {keys:?}");
+        }
+    }
+}
+
 #[test]
 fn a_pod_ends_later_than_its_longest_request_and_its_drain() {
     for (name, pod) in pod_templates() {

@@ -88,7 +88,8 @@ pub struct FreshnessConfig {
 impl Default for FreshnessConfig {
     fn default() -> Self {
         Self {
-            heartbeat_interval: Duration::from_millis(200),
+            // Each beat is a transaction in every mirror, also while nobody pays.
+            heartbeat_interval: Duration::from_millis(500),
             silence_max: Duration::from_secs(2),
             publish_interval: Duration::from_millis(250),
             valid_for: Duration::from_secs(2),

@@ -150,15 +150,12 @@ impl Shard<'_> {
         object(self.input.owner, Kind::StatefulSet, self.name.clone(), self.labels(), json!({"spec": spec}))
     }
 
-    /// The processes of one shard on nodes of their own, as far as there are some.
+    /// The processes of one shard on nodes of their own, as far as there are some: instead of all shards' processes, since the API
+    /// knows a constraint by its topology alone.
     fn spread(&self, mut template: Value) -> Value {
-        if let Some(spread) = template.pointer_mut("/spec/topologySpreadConstraints").and_then(Value::as_array_mut) {
-            spread.push(json!({
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": self.selector()},
-            }));
+        let constraints = template.pointer_mut("/spec/topologySpreadConstraints").and_then(Value::as_array_mut);
+        for constraint in constraints.into_iter().flatten().filter(|constraint| constraint["topologyKey"] == "kubernetes.io/hostname") {
+            constraint["labelSelector"] = json!({"matchLabels": self.selector()});
         }
         template
     }
