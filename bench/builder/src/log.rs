@@ -103,7 +103,12 @@ impl EventLog {
         let mut client = kafka.client_config("bench")?;
         client.set("linger.ms", "5").set("statistics.interval.ms", "0");
         let producer = client.create_with_context(Noting(delivered.clone())).context("cannot make a producer")?;
-        Ok(Self { kafka: kafka.clone(), producer, delivered, headers: RecordHeaders { epoch: Epoch(1), origin: region.clone() }.to_kafka() })
+        Ok(Self {
+            kafka: kafka.clone(),
+            producer,
+            delivered,
+            headers: RecordHeaders { epoch: Epoch(1), origin: region.clone() }.to_kafka(),
+        })
     }
 
     /// Hands an event over. Waits, on this thread, while the client's queue is full.
