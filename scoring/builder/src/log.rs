@@ -233,14 +233,19 @@ struct Starts<'a> {
 
 impl Starts<'_> {
     fn find(mut self, present: Vec<PartitionHere>, oldest_needed_ms: i64) -> Result<BTreeMap<PartitionHere, Start>, LogError> {
+        // Before it is asked which records are young enough: a partition that has none then has none before this end. The other
+        // way round, records that were written in between would be passed over.
+        let mut watermarks = Vec::with_capacity(present.len());
+        for (topic, partition) in &present {
+            watermarks.push(self.consumer.fetch_watermarks(topic, *partition, self.timeout)?);
+        }
         let mut by_time = TopicPartitionList::with_capacity(present.len());
         for (topic, partition) in &present {
             by_time.add_partition_offset(topic, *partition, Offset::Offset(oldest_needed_ms))?;
         }
         let by_time = self.consumer.offsets_for_times(by_time, self.timeout)?;
         let mut starts = BTreeMap::new();
-        for here in present {
-            let (low, high) = self.consumer.fetch_watermarks(&here.0, here.1, self.timeout)?;
+        for (here, (low, high)) in present.into_iter().zip(watermarks) {
             let needed = match by_time.find_partition(&here.0, here.1).map(|found| found.offset()) {
                 Some(Offset::Offset(offset)) => Some(offset),
                 // No record is as young as that.
