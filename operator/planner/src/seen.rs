@@ -31,6 +31,18 @@ pub enum ShardRole {
     },
 }
 
+impl ShardRole {
+    /// In one bounded word, for metrics and reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Nowhere => "nowhere",
+            Self::Primary => "primary",
+            Self::Held => "held",
+            Self::Following { .. } => "following",
+        }
+    }
+}
+
 /// A replica's connection to what it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Link {

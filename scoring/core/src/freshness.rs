@@ -11,7 +11,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use domain::{Known, RegionName, duration};
-use serde::{Deserialize, Serialize};
 
 use crate::windows::{Window, Windows};
 
@@ -75,7 +74,7 @@ impl Staleness {
 }
 
 /// How far the log of one origin has been folded. Times are those of the reader's clock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OriginData {
     /// It may still produce: how old its folded data is. See [`crate::heartbeat`].
     Producing { age_ms: Known<u64> },
@@ -123,7 +122,7 @@ fn worse<T: Copy>(a: Known<T>, b: Known<T>, worse_of: impl Fn(T, T) -> T) -> Kno
 }
 
 /// How much of a window is there, best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Completeness {
     Complete,
     /// Something is known to be missing: thresholds rise.
@@ -135,7 +134,7 @@ pub enum Completeness {
 }
 
 /// The state of the whole, best first: that of the worst window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Fresh,
     Raised,

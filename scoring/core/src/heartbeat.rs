@@ -12,15 +12,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use domain::{Known, RegionName};
-use serde::{Deserialize, Serialize};
 
-/// How many sent numbers are remembered: at five a second, more than an hour.
+/// How many sent numbers are remembered: at two a second, more than two hours.
 const SENT_MAX: usize = 20_000;
 const REGIONS_MAX: usize = 64;
 
 /// The value of a record with the header `fp-heartbeat`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heartbeat {
     pub counter: u64,
     /// For people who compare clocks; no age is computed from it.

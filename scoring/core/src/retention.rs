@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use domain::duration;
+use serde::{Deserialize, Serialize};
 
 use crate::{event::EntityKind, windows::Windows};
 
@@ -15,20 +16,25 @@ const PANE_MS_MAX: i64 = 65_535_000;
 const PANES_MAX: i64 = 1_024;
 const KNOWN_MAX: usize = 64;
 
-/// What can be configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How much of an entity is kept exactly, and for how long it is remembered: section `retention` of a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Retention {
-    /// Events younger than this are never folded into panes: windows up to this length are exact.
+    /// Events younger than this are never folded into panes: windows up to this length are exact. At most the longest window.
+    #[serde(with = "domain::duration")]
     pub exact_horizon: Duration,
-    /// As many of an entity's newest events stay exact even when they are older than that.
+    /// As many of an entity's newest events stay exact even when they are older than that. At most the events of an entity.
     pub exact_events: usize,
     /// The width of a pane: by at most so much a window that reaches beyond the exact events looks back too far.
+    #[serde(with = "domain::duration")]
     pub pane: Duration,
     /// How far the time of a decision may be behind the builder's clock without panes blurring its windows.
+    #[serde(with = "domain::duration")]
     pub read_margin: Duration,
     /// How many devices, and how many countries, a profile knows: those seen last.
     pub known_max: usize,
     /// How long a user or card is remembered after it was last touched.
+    #[serde(with = "domain::duration")]
     pub profile_ttl: Duration,
 }
 
@@ -78,21 +84,19 @@ pub struct StateConfig {
 impl StateConfig {
     /// What is kept when nothing else is configured: the defaults, as far as they fit the windows.
     pub fn fitting(windows: &Windows) -> Self {
-        let retention = Retention::default();
-        let longest_ms = windows.longest().length_ms();
-        let ms = |value: Duration| i64::try_from(value.as_millis()).unwrap_or(i64::MAX);
-        let horizon_ms = ms(retention.exact_horizon).min(longest_ms);
-        Self {
-            longest_ms,
-            skew_ms: windows.skew_ms(),
-            events_max: windows.events_max(),
-            horizon_ms,
-            exact_events: retention.exact_events.min(windows.events_max()),
-            pane_ms: ms(retention.pane),
-            read_margin_ms: ms(retention.read_margin).min(horizon_ms),
-            known_max: retention.known_max,
-            profile_ttl_ms: ms(retention.profile_ttl),
-        }
+        let usual = Retention::default();
+        let longest = Duration::from_millis(windows.longest().length_ms().unsigned_abs());
+        let exact_horizon = usual.exact_horizon.min(longest);
+        let (exact_events, read_margin) = (usual.exact_events.min(windows.events_max()), usual.read_margin.min(exact_horizon));
+        Self::of(windows, Retention { exact_horizon, exact_events, read_margin, ..usual })
+    }
+
+    /// As [`Self::fitting`] when nothing is configured.
+    ///
+    /// # Errors
+    /// When a value is out of bounds, or does not fit the windows.
+    pub fn configured(windows: &Windows, retention: Retention) -> Result<Self, InvalidRetention> {
+        if retention == Retention::default() { Ok(Self::fitting(windows)) } else { Self::new(windows, retention) }
     }
 
     /// # Errors
@@ -100,30 +104,39 @@ impl StateConfig {
     pub fn new(windows: &Windows, retention: Retention) -> Result<Self, InvalidRetention> {
         let longest_ms = windows.longest().length_ms();
         let within = |value: Duration, min: i64, max: i64| {
-            i64::try_from(value.as_millis()).ok().filter(|ms| (min..=max).contains(ms)).ok_or_else(|| duration::format(value))
+            let fits = i64::try_from(value.as_millis()).is_ok_and(|ms| (min..=max).contains(&ms));
+            if fits { Ok(()) } else { Err(duration::format(value)) }
         };
-        let horizon_ms = within(retention.exact_horizon, 1_000.min(longest_ms), longest_ms).map_err(InvalidRetention::Horizon)?;
+        within(retention.exact_horizon, 1_000.min(longest_ms), longest_ms).map_err(InvalidRetention::Horizon)?;
         if !(1..=windows.events_max()).contains(&retention.exact_events) {
             return Err(InvalidRetention::ExactEvents(retention.exact_events, windows.events_max()));
         }
-        let pane_ms = within(retention.pane, PANE_MS_MIN, PANE_MS_MAX).map_err(InvalidRetention::Pane)?;
+        within(retention.pane, PANE_MS_MIN, PANE_MS_MAX).map_err(InvalidRetention::Pane)?;
+        let pane_ms = ms(retention.pane);
         if pane_ms % 1_000 != 0 || longest_ms / pane_ms > PANES_MAX {
             return Err(InvalidRetention::Pane(duration::format(retention.pane)));
         }
         if !(1..=KNOWN_MAX).contains(&retention.known_max) {
             return Err(InvalidRetention::Known(retention.known_max));
         }
-        Ok(Self {
-            longest_ms,
+        within(retention.read_margin, 0, ms(retention.exact_horizon)).map_err(InvalidRetention::ReadMargin)?;
+        within(retention.profile_ttl, longest_ms, 3_650 * 86_400_000).map_err(InvalidRetention::ProfileTtl)?;
+        Ok(Self::of(windows, retention))
+    }
+
+    fn of(windows: &Windows, retention: Retention) -> Self {
+        let Retention { exact_horizon, exact_events, pane, read_margin, known_max, profile_ttl } = retention;
+        Self {
+            longest_ms: windows.longest().length_ms(),
             skew_ms: windows.skew_ms(),
             events_max: windows.events_max(),
-            horizon_ms,
-            exact_events: retention.exact_events,
-            pane_ms,
-            read_margin_ms: within(retention.read_margin, 0, horizon_ms).map_err(InvalidRetention::ReadMargin)?,
-            known_max: retention.known_max,
-            profile_ttl_ms: within(retention.profile_ttl, longest_ms, 3_650 * 86_400_000).map_err(InvalidRetention::ProfileTtl)?,
-        })
+            horizon_ms: ms(exact_horizon),
+            exact_events,
+            pane_ms: ms(pane),
+            read_margin_ms: ms(read_margin),
+            known_max,
+            profile_ttl_ms: ms(profile_ttl),
+        }
     }
 
     /// How long a key lives after it was last written or read.
@@ -164,6 +177,10 @@ impl StateConfig {
     pub(crate) fn panes_expired_at(&self, now_ms: i64) -> i64 {
         self.expired_at(now_ms).saturating_sub(self.pane_ms)
     }
+}
+
+fn ms(value: Duration) -> i64 {
+    i64::try_from(value.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -28,37 +28,8 @@ pub struct FeaturesConfig {
     #[serde(default = "default_events_per_entity_max")]
     pub events_per_entity_max: usize,
     #[serde(default)]
-    pub retention: RetentionConfig,
+    pub retention: Retention,
     pub redis: RedisConfig,
-}
-
-/// How much of an entity is kept exactly, and for how long it is remembered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RetentionConfig {
-    /// Events younger than this are never summed up: windows up to this length are exact. At most the longest window.
-    #[serde(with = "domain::duration")]
-    pub exact_horizon: Duration,
-    /// As many of an entity's newest events stay exact even when they are older than that. At most `events_per_entity_max`.
-    pub exact_events: usize,
-    /// The width of a sum: by so much a window that reaches beyond the exact events may look back too far.
-    #[serde(with = "domain::duration")]
-    pub pane: Duration,
-    /// How far the time of a decision may be behind the builder's clock.
-    #[serde(with = "domain::duration")]
-    pub read_margin: Duration,
-    /// How many devices, and how many countries, a profile knows.
-    pub known_max: usize,
-    /// How long a user or card is remembered after it was last used.
-    #[serde(with = "domain::duration")]
-    pub profile_ttl: Duration,
-}
-
-impl Default for RetentionConfig {
-    fn default() -> Self {
-        let Retention { exact_horizon, exact_events, pane, read_margin, known_max, profile_ttl } = Retention::default();
-        Self { exact_horizon, exact_events, pane, read_margin, known_max, profile_ttl }
-    }
 }
 
 /// A configuration that fits together.
@@ -132,22 +103,8 @@ impl FeaturesConfig {
     /// When something is out of bounds, or the retention does not fit the windows.
     pub fn checked(&self) -> Result<StoreConfig, InvalidFeatures> {
         let windows = self.checked_windows()?;
-        let state = self.retention.state_config(&windows)?;
+        let state = StateConfig::configured(&windows, self.retention)?;
         Ok(StoreConfig { windows, state, redis: self.redis.clone() })
-    }
-}
-
-impl RetentionConfig {
-    /// When nothing is configured, the defaults as far as they fit the windows.
-    ///
-    /// # Errors
-    /// When a value is out of bounds, or does not fit the windows.
-    pub fn state_config(&self, windows: &Windows) -> Result<StateConfig, InvalidRetention> {
-        if *self == Self::default() {
-            return Ok(StateConfig::fitting(windows));
-        }
-        let Self { exact_horizon, exact_events, pane, read_margin, known_max, profile_ttl } = *self;
-        StateConfig::new(windows, Retention { exact_horizon, exact_events, pane, read_margin, known_max, profile_ttl })
     }
 }
 

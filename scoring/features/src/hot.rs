@@ -80,12 +80,7 @@ mod tests {
     use scoring_core::{event::EntityKind, profile::ProfileRecord, record::RecordId, state};
 
     use super::*;
-
-    fn user(n: u32) -> EntityId {
-        let mut id = [0; 16];
-        id[..4].copy_from_slice(&n.to_be_bytes());
-        EntityId(id)
-    }
+    use crate::testing::entity_id as user;
 
     fn somebody() -> EntityState {
         let record = ProfileRecord::new((EntityKind::User, user(1)), "x", 1.0, 1, RecordId([0; 10])).unwrap();

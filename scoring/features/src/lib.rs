@@ -28,11 +28,13 @@ mod redis_store;
 mod request;
 mod round_trip;
 mod shards;
+#[cfg(test)]
+mod testing;
 
 use scoring_core::event::Event;
 use tokio::time::Instant;
 
-pub use config::{FeaturesConfig, InvalidFeatures, RedisConfig, RetentionConfig, StoreConfig};
+pub use config::{FeaturesConfig, InvalidFeatures, RedisConfig, StoreConfig};
 pub use fold::{FoldCounts, FoldError, Folded};
 pub use logs::{LogPart, LogPartition, LogParts, Positions};
 pub use memory::MemoryStore;

@@ -39,14 +39,13 @@ impl OverLong {
 
 #[cfg(test)]
 mod tests {
-    use scoring_core::event::{EntityId, EntityKind};
+    use scoring_core::event::EntityKind;
 
     use super::*;
+    use crate::testing::entity_id;
 
     fn entity(n: u32) -> EntityKey {
-        let mut id = [0; 16];
-        id[..4].copy_from_slice(&n.to_be_bytes());
-        (EntityKind::Ip, EntityId(id))
+        (EntityKind::Ip, entity_id(n))
     }
 
     #[test]

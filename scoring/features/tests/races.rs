@@ -11,19 +11,15 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use scoring_core::{
     event::{EntityId, EntityKind, Event},
     key::entity_key,
-    state::EntityState,
+    state::{EntityState, Retention},
     windows::Windows,
 };
-use scoring_features::{FeatureMetrics, FoldError, RedisStore, RetentionConfig};
+use scoring_features::{FeatureMetrics, FoldError, RedisStore};
 
 /// Little stays exact, so that most events go through panes, in which an event that comes twice would count twice.
 fn pods(count: usize, shards: &[Redis]) -> Vec<Arc<RedisStore>> {
-    let retention = RetentionConfig {
-        exact_horizon: Duration::from_secs(60),
-        exact_events: 3,
-        read_margin: Duration::ZERO,
-        ..RetentionConfig::default()
-    };
+    let retention =
+        Retention { exact_horizon: Duration::from_secs(60), exact_events: 3, read_margin: Duration::ZERO, ..Retention::default() };
     let config = config_of(Windows::default(), retention);
     let addresses: Vec<_> = shards.iter().map(Redis::address).collect();
     let start = || RedisStore::start(config.clone(), FeatureMetrics::default(), &plan(1, RegionRole::Active, &addresses)).unwrap();

@@ -10,8 +10,8 @@ use common::{
     payment, plan, records, store,
 };
 use domain::{Epoch, HostPort, OlderEpoch, RegionRole};
-use scoring_core::{decide::FeatureState, event::EntityKind, record::Record, windows::Windows};
-use scoring_features::{FeatureMetrics, FoldError, Positions, RedisConfig, RedisStore, RetentionConfig, StoreConfig, UnusablePlan};
+use scoring_core::{decide::FeatureState, event::EntityKind, record::Record, state::Retention, windows::Windows};
+use scoring_features::{FeatureMetrics, FoldError, Positions, RedisConfig, RedisStore, StoreConfig, UnusablePlan};
 use tokio::time::Instant;
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_shard_that_became_read_only_or_full_still_answers_the_read_and_takes_
 async fn an_entity_under_attack_takes_bounded_memory() {
     let redis = Redis::start();
     let windows = Windows::new(Windows::default().lengths().to_vec(), Duration::ZERO, 10).unwrap();
-    let config = config_of(windows, RetentionConfig::default());
+    let config = config_of(windows, Retention::default());
     let store = RedisStore::start(config, FeatureMetrics::default(), &plan(1, RegionRole::Active, &[redis.address()])).unwrap();
     connected(&store).await;
     let attack: Vec<_> = (0..100).map(|n| payment(&format!("t-{n}"), 1, NOW + n)).collect();
@@ -146,7 +146,7 @@ async fn an_entity_under_attack_takes_bounded_memory() {
 async fn a_value_that_nobody_shortens_is_not_made_longer_for_a_second() {
     let redis = Redis::start();
     let windows = Windows::new(Windows::default().lengths().to_vec(), Duration::ZERO, 4).unwrap();
-    let config = config_of(windows, RetentionConfig::default());
+    let config = config_of(windows, Retention::default());
     let store = RedisStore::start(config, FeatureMetrics::default(), &plan(1, RegionRole::Active, &[redis.address()])).unwrap();
     connected(&store).await;
     let event = payment("t-0", 1, NOW);

@@ -13,10 +13,10 @@ use scoring_core::{
     event::{EntityKind, Event},
     record::Record,
     schema::FeatureSchema,
-    state::EntityState,
+    state::{EntityState, Retention},
     windows::{Window, Windows},
 };
-use scoring_features::{FeatureMetrics, FeatureRead, FeatureStore, MemoryStore, RedisStore, RetentionConfig};
+use scoring_features::{FeatureMetrics, FeatureRead, FeatureStore, MemoryStore, RedisStore};
 use tokio::time::Instant;
 
 fn small_windows() -> Windows {
@@ -35,7 +35,7 @@ struct Stores {
 impl Stores {
     fn start(windows: Windows) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let config = config_of(windows.clone(), RetentionConfig::default());
+        let config = config_of(windows.clone(), Retention::default());
         let shards = vec![Redis::start(), Redis::start()];
         let addresses: Vec<_> = shards.iter().map(Redis::address).collect();
         let redis = runtime.block_on(async {

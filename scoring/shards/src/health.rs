@@ -62,7 +62,7 @@ impl ShardClient {
         let info = Info(&replication);
         Ok(Health {
             address: address.clone(),
-            role: role_name(&seen.facts.role),
+            role: seen.facts.role.name(),
             epoch: seen.facts.epoch,
             holds_data: seen.facts.holds_data,
             offset: info.offset(),
@@ -84,15 +84,6 @@ fn upstream_of(role: &ShardRole) -> (Option<HostPort>, Option<&'static str>) {
     match role {
         ShardRole::Following { upstream, link } => (Some(upstream.clone()), Some(link_name(*link))),
         ShardRole::Nowhere | ShardRole::Primary | ShardRole::Held => (None, None),
-    }
-}
-
-fn role_name(role: &ShardRole) -> &'static str {
-    match role {
-        ShardRole::Primary => "primary",
-        ShardRole::Held => "held",
-        ShardRole::Following { .. } => "following",
-        ShardRole::Nowhere => "nowhere",
     }
 }
 

@@ -57,12 +57,5 @@ fn is_settled(plan: &Plan, region: &RegionName, facts: &Known<ShardFacts>) -> bo
 
 /// For metrics, in bounded words.
 pub(super) fn role_names(shards: &[Known<ShardFacts>]) -> Vec<&'static str> {
-    let name = |facts: &Known<ShardFacts>| match facts.fresh().map(|facts| &facts.role) {
-        Some(ShardRole::Primary) => "primary",
-        Some(ShardRole::Following { .. }) => "following",
-        Some(ShardRole::Held) => "held",
-        Some(ShardRole::Nowhere) => "nowhere",
-        None => "unknown",
-    };
-    shards.iter().map(name).collect()
+    shards.iter().map(|facts| facts.fresh().map_or("unknown", |facts| facts.role.name())).collect()
 }

@@ -5,7 +5,6 @@ use std::{ops::Range, sync::Arc};
 use domain::{Epoch, EpochGuard};
 use redis::Value;
 use scoring_core::{
-    event::EntityId,
     key::{ENTITY_KEY_BYTES, entity_key},
     state::{self, Additions, EntityState},
 };
@@ -46,6 +45,7 @@ struct Seen {
 
 /// One entity of the batch, and where its entries are.
 struct Entity {
+    whose: EntityKey,
     key: [u8; ENTITY_KEY_BYTES],
     entries: Range<usize>,
 }
@@ -164,7 +164,6 @@ impl ShardFold {
         let (mut records, mut loaded) = (Vec::new(), Vec::new());
         let config = &self.batch.config;
         for (entity, value) in entities.iter().zip(values) {
-            let Some(&(whose, _)) = self.entries.get(entity.entries.start) else { continue };
             records.clear();
             loaded.clear();
             for item in self.items(entity, seen) {
@@ -178,6 +177,7 @@ impl ShardFold {
             }
             let read_bytes = u32::try_from(value.len()).map_err(|_| problem(&self.shard, "holds a value of more than 4 GiB"))?;
             let additions = Additions { records: &records, values: &loaded };
+            let whose = entity.whose;
             let folded = state::fold(whose.0, value, additions, self.batch.now_ms, config);
             part.counts += FoldCounts::from(&folded);
             if self.batch.wanted.binary_search(&whose).is_ok() {
@@ -243,13 +243,13 @@ impl ShardFold {
 /// The entities of sorted entries.
 fn entities_of(entries: &[Entry]) -> Vec<Entity> {
     let mut start = 0;
-    let mut entity = |run: &[Entry]| {
-        let (kind, id) = run.first().map_or((scoring_core::event::EntityKind::User, EntityId([0; 16])), |(whose, _)| *whose);
+    let entity = |run: &[Entry]| {
+        let &(whose, _) = run.first()?;
         let range = start..start + run.len();
         start = range.end;
-        Entity { key: entity_key(kind, id), entries: range }
+        Some(Entity { whose, key: entity_key(whose.0, whose.1), entries: range })
     };
-    entries.chunk_by(|(one, _), (other, _)| one == other).map(&mut entity).collect()
+    entries.chunk_by(|(one, _), (other, _)| one == other).filter_map(entity).collect()
 }
 
 /// One value for each key; an absent key has the empty value.

@@ -48,12 +48,7 @@ impl HotUsers {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn user(n: u32) -> EntityId {
-        let mut id = [0; 16];
-        id[..4].copy_from_slice(&n.to_be_bytes());
-        EntityId(id)
-    }
+    use crate::testing::entity_id as user;
 
     #[test]
     fn frequent_users_are_found_among_a_crowd_that_comes_once() {

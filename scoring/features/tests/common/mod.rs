@@ -15,11 +15,10 @@ use redis::FromRedisValue;
 use scoring_core::{
     event::{DecisionState, EntityId, EntityKind, Event, EventKind, Merchant, Money},
     key::entity_key,
+    state::{Retention, StateConfig},
     windows::Windows,
 };
-use scoring_features::{
-    FeatureMetrics, FeatureRead, LogPart, LogPartition, LogParts, Positions, RedisConfig, RedisStore, RetentionConfig, StoreConfig,
-};
+use scoring_features::{FeatureMetrics, FeatureRead, LogPart, LogPartition, LogParts, Positions, RedisConfig, RedisStore, StoreConfig};
 use tokio::time::Instant;
 
 pub(crate) const NOW: i64 = 1_700_000_000_000;
@@ -150,12 +149,12 @@ pub(crate) fn plan_with_replicas(epoch: u64, shards: &[(HostPort, HostPort)]) ->
 }
 
 pub(crate) fn config() -> StoreConfig {
-    config_of(Windows::default(), RetentionConfig::default())
+    config_of(Windows::default(), Retention::default())
 }
 
-pub(crate) fn config_of(windows: Windows, retention: RetentionConfig) -> StoreConfig {
+pub(crate) fn config_of(windows: Windows, retention: Retention) -> StoreConfig {
     let redis = RedisConfig { silence_max: Duration::from_millis(200), ..RedisConfig::default() };
-    StoreConfig { state: retention.state_config(&windows).unwrap(), windows, redis }
+    StoreConfig { state: StateConfig::configured(&windows, retention).unwrap(), windows, redis }
 }
 
 pub(crate) fn store(epoch: u64, role: RegionRole, addresses: &[HostPort]) -> RedisStore {
